@@ -1,0 +1,110 @@
+"""The one error hierarchy.
+
+Every error that a user can meet derives from :class:`RocktopError`. It says which stage failed, whether trying again can
+help, and what to do. Borders (command line, HTTP, RunPod) map it to their own form once: see ``exit_code`` and
+``http_status``. Library code raises these and lets programming errors (TypeError, AssertionError...) pass untouched.
+"""
+
+from __future__ import annotations
+
+
+class RocktopError(Exception):
+    """Base of all errors shown to users.
+
+    Class attributes (an instance may override ``stage`` and ``retryable``):
+        code: stable machine-readable name, snake case.
+        stage: where it happened: input, audio, content, pitch, retrieval, voice, acoustic, vocoder, output, models, store.
+        http_status: status of an HTTP answer.
+        exit_code: exit status of the command line (sysexits-like, 64-78; 130 for cancelled).
+        retryable: True if the same call may succeed later.
+    """
+
+    code = "internal_error"
+    stage = "internal"
+    http_status = 500
+    exit_code = 70
+    retryable = False
+
+    def __init__(self, message: str, *, stage: str | None = None, retryable: bool | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if stage is not None:
+            self.stage = stage
+        if retryable is not None:
+            self.retryable = retryable
+
+    def as_dict(self) -> dict[str, object]:
+        """The error as plain data: code, stage, message, retryable."""
+        return {"code": self.code, "stage": self.stage, "message": self.message, "retryable": self.retryable}
+
+
+class SettingsError(RocktopError):
+    """A setting is unknown, of the wrong type or out of its range."""
+
+    code, stage, http_status, exit_code = "invalid_settings", "input", 422, 64
+
+
+class AudioError(RocktopError):
+    """The audio cannot be used: not audio, truncated, empty, non-finite."""
+
+    code, stage, http_status, exit_code = "invalid_audio", "audio", 422, 65
+
+
+class AudioLimitError(AudioError):
+    """The audio is larger than a limit: bytes, seconds, channels or rate."""
+
+    code, http_status = "audio_too_large", 413
+
+
+class AudioFormatError(AudioError):
+    """A container, codec, rate or bitrate is not supported for reading or writing."""
+
+    code = "unsupported_format"
+
+
+class UnsafeFileError(RocktopError):
+    """A model file asks to run code, or holds what a model file must not hold. It was not loaded."""
+
+    code, stage, http_status, exit_code = "unsafe_file", "voice", 422, 65
+
+
+class VoiceFormatError(RocktopError):
+    """A model file does not fit: the message is a report of what was expected and what was found."""
+
+    code, stage, http_status, exit_code = "invalid_voice", "voice", 422, 65
+
+
+class VoiceNotFoundError(RocktopError):
+    """No voice of that name in the library, or no file at that path."""
+
+    code, stage, http_status, exit_code = "voice_not_found", "voice", 404, 66
+
+
+class IndexFormatError(RocktopError):
+    """A retrieval index cannot be read, or does not fit the voice."""
+
+    code, stage, http_status, exit_code = "invalid_index", "retrieval", 422, 65
+
+
+class ModelMissingError(RocktopError):
+    """Weights that a stage needs are not installed; the message says how to get them."""
+
+    code, stage, http_status, exit_code = "model_missing", "models", 503, 69
+
+
+class FetchError(RocktopError):
+    """A download failed or did not match its checksum."""
+
+    code, stage, http_status, exit_code, retryable = "fetch_failed", "models", 502, 69, True
+
+
+class StorageError(RocktopError):
+    """The disk or object store refused: full, read-only, no permission, gone."""
+
+    code, stage, http_status, exit_code = "storage_failed", "store", 507, 74
+
+
+class CancelledError(RocktopError):
+    """The caller asked the work to stop."""
+
+    code, stage, http_status, exit_code = "cancelled", "internal", 499, 130
