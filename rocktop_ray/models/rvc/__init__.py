@@ -1,0 +1,1 @@
+"""RVC and Applio synthesizers: one network for every version, rate and decoder."""
