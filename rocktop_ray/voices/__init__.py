@@ -1,0 +1,1 @@
+"""Voices as files: the formats, safe loading, and the library."""
