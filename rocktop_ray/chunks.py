@@ -132,7 +132,7 @@ class _Resampled:
             block = next(self._blocks, None)
             if block is None:
                 self.finished = True
-                part = self._resampler.push(np.zeros(0, np.float32), last=True)
+                part = self._resampler.finish()
             else:
                 self.take_samples += len(block)
                 part = self._resampler.push(block)

@@ -195,9 +195,7 @@ class _Work:
         # Frames that cover the section's own samples at 48 kHz, the last one perhaps in part.
         frames = -(-section.take_samples // (TAKE_RATE // 100))
         f0_source, f0 = self._melody(padded) if spec.uses_f0 else (None, None)
-        waves = [
-            self._chunk(section, chunk, padded, f0) for chunk in plan_chunks(filtered, len(padded), frames)
-        ]
+        waves = [self._chunk(section, chunk, padded, f0) for chunk in plan_chunks(filtered, len(padded), frames)]
         with self.stage("finish"):
             wave = np.concatenate(waves)
             wave = mix_loudness(filtered, ENCODER_RATE, wave, spec.sample_rate, settings.rms_mix)
@@ -271,7 +269,9 @@ class _Work:
     def _to_take(self, wave: Array, section: Section) -> Array:
         """The voice's wave at 48 kHz, cut so that all sections together have the take's length."""
         if self.to_take is not None:
-            wave = self.to_take.push(wave, last=section.last)
+            wave = self.to_take.push(wave)
+            if section.last:
+                wave = np.concatenate([wave, self.to_take.finish()])
         total = section.start * TAKE_RATE // ENCODER_RATE + section.take_samples
         audio = wave[: total - self.written]
         self.written += len(audio)
@@ -309,4 +309,3 @@ def _checked(blocks: Iterable[Array]) -> Iterator[Array]:
         yield block.astype(np.float32, copy=False)
     if samples < SHORTEST:
         raise AudioError(f"the take lasts {samples / TAKE_RATE:.3f} s; the shortest that can be converted is 0.050 s")
-

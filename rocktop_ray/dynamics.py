@@ -29,9 +29,7 @@ def stretch(curve: npt.NDArray[np.float64], samples: int) -> npt.NDArray[np.floa
     return np.interp(positions, np.arange(len(curve)), curve).astype(np.float32)
 
 
-def mix_loudness(
-    source: npt.NDArray[np.floating], source_rate: int, converted: Array, rate: int, keep: float
-) -> Array:
+def mix_loudness(source: npt.NDArray[np.floating], source_rate: int, converted: Array, rate: int, keep: float) -> Array:
     """Give ``converted`` a loudness between its own and the source's.
 
     Args:

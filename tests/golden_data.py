@@ -51,7 +51,9 @@ def voice_state(layout: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 def hubert_state() -> dict[str, torch.Tensor]:
     """Transformers names, float16."""
-    return {name: half(synth.hubert_tensor(SEED, name, shape)) for name, shape in layouts()["hubert_transformers"].items()}
+    return {
+        name: half(synth.hubert_tensor(SEED, name, shape)) for name, shape in layouts()["hubert_transformers"].items()
+    }
 
 
 def rmvpe_state() -> dict[str, torch.Tensor]:
