@@ -1,8 +1,8 @@
 """A machine for the pickles in weight files: it makes plain data, imports nothing and calls nothing that a file names.
 
 A name in the file is looked up in the tables below, never in Python. Three kinds are known: those that build tensors
-and numbers, those of harmless bookkeeping objects (``INERT``), which become :class:`Inert` values, and all others, which
-are refused.
+and numbers, those of harmless bookkeeping objects (``INERT``), which become :class:`Inert` values, and all others,
+which are refused.
 """
 
 from __future__ import annotations
@@ -206,14 +206,10 @@ class Machine:
 
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_LITERALS = frozenset(
-    op.name
-    for op in pickletools.opcodes
-    if op.arg is not None
-    and op.name.startswith(("INT", "BININT", "LONG1", "LONG4", "FLOAT", "BINFLOAT"))
-    or op.name in ("LONG", "UNICODE", "STRING", "BYTEARRAY8")
-    or op.name.endswith(("BINUNICODE", "BINUNICODE8", "BINSTRING", "BINBYTES", "BINBYTES8"))
-)
+_NUMBERS = frozenset(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"))
+_TEXTS = frozenset(("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"))
+_BYTES = frozenset(("STRING", "SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"))
+_LITERALS = _NUMBERS | _TEXTS | _BYTES
 _TENSOR_BUILDERS = frozenset(
     f"torch._utils.{name}"
     for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter")
