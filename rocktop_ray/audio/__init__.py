@@ -1,0 +1,1 @@
+"""Recordings in and out: decode, encode, resample, level, slice."""
