@@ -1,7 +1,7 @@
 """The encoder half of Whisper (Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision").
 
-Audio ``[samples]`` at 16 kHz -> log-mel ``[80, samples // 160]`` at 100/s -> features ``[ceil(mel / 2), width]`` at 50/s.
-Feature i is centred on sample 320 * i. The original always pads to 30 s; here the input keeps its own length.
+Audio ``[samples]`` at 16 kHz -> log-mel ``[80, samples // 160]`` at 100/s -> features ``[ceil(mel / 2), width]`` at
+50/s. Feature i is centred on sample 320 * i. The original always pads to 30 s; here the input keeps its own length.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class LogMel(nn.Module):
         self.register_buffer("bands", torch.from_numpy(bands), persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Audio ``[samples]`` (more than 200) -> ``[80, samples // 160]``; the loudest bin of the take sets the floor."""
+        """Audio ``[samples]`` (more than 200) -> ``[80, samples // 160]``; the take's loudest bin sets the floor."""
         spectrum = torch.stft(audio, MEL_WINDOW, MEL_HOP, window=self.window, return_complex=True)[:, :-1]
         power = spectrum.real.square() + spectrum.imag.square()
         log = torch.log10((self.bands @ power).clamp_min(1e-10))
@@ -52,12 +52,15 @@ class LogMel(nn.Module):
 
 
 def sinusoids(length: int, width: int) -> Tensor:
-    """Sinusoidal positions ``[length, width]``: sines in the first half, cosines in the second, periods to 20,000 pi."""
+    """Sinusoidal positions ``[length, width]``: sines in the first half, cosines in the second, periods to 20,000 pi.
+
+    Rounded to float16 precision, as the published checkpoints hold them (this is visible in the features).
+    """
     step = math.log(10_000) / (width // 2 - 1)
     angles = torch.arange(length, dtype=torch.float64)[:, None] * torch.exp(
         -step * torch.arange(width // 2, dtype=torch.float64)
     )
-    return torch.cat([angles.sin(), angles.cos()], dim=1).float()
+    return torch.cat([angles.sin(), angles.cos()], dim=1).half().float()
 
 
 class Block(nn.Module):

@@ -1,0 +1,1 @@
+"""Files that are kept: the catalogue of known weights and the models folder."""

@@ -1,0 +1,1 @@
+"""Content encoders: what is sung, without who sings. Build one with ``registry.build_content_encoder``."""

@@ -1,8 +1,8 @@
 """Reads the encoder out of a CTranslate2 Whisper ``model.bin`` and keeps it as safetensors.
 
-Format (version 5 and later, little endian): u32 version, string spec name, u32 spec revision, u32 count, then per tensor
-string name, u8 rank, u32 sizes, u8 type, u32 bytes, data; then aliases. A string is a u16 length (with the closing zero)
-and its bytes. Nothing in the file is executed.
+Format (version 5 and later, little endian): u32 version, string spec name, u32 spec revision, u32 count, then per
+tensor string name, u8 rank, u32 sizes, u8 type, u32 bytes, data; then aliases. A string is a u16 length (with the
+closing zero) and its bytes. Nothing in the file is executed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-import safetensors.torch
 import torch
 
 from rocktop_ray.errors import VoiceFormatError
@@ -48,10 +47,8 @@ def convert_encoder(source: Path, target: Path, *, about: dict[str, str]) -> Non
         raise VoiceFormatError(f"{source.name}: no float Whisper encoder inside", stage="content")
     layers = 1 + max((int(name.split(".")[1]) for name in state if name.startswith("blocks.")), default=-1)
     config = {"width": state["conv1.weight"].shape[0], "heads": int(heads), "layers": layers}
-    # One metadata key, as JSON: the library does not keep an order of keys, and the file should be the same each time.
     metadata = {"rocktop": json.dumps({"format": FORMAT, "version": 1, **config, **about}, sort_keys=True)}
-    half = {name: value.half().contiguous() for name, value in sorted(state.items())}
-    safetensors.torch.save_file(half, target, metadata)
+    _write_half(state, metadata, target)
 
 
 def read_tensors(path: Path, *, prefix: str = "") -> dict[str, torch.Tensor]:
@@ -63,7 +60,25 @@ def read_tensors(path: Path, *, prefix: str = "") -> dict[str, torch.Tensor]:
         try:
             return _read(file, path.stat().st_size, prefix)
         except (struct.error, UnicodeDecodeError, KeyError, ValueError, RuntimeError) as error:
-            raise VoiceFormatError(f"{path.name}: not a CTranslate2 model, or cut short ({error})", stage="content") from error
+            raise VoiceFormatError(
+                f"{path.name}: not a CTranslate2 model, or cut short ({error})", stage="content"
+            ) from error
+
+
+def _write_half(state: dict[str, torch.Tensor], metadata: dict[str, str], target: Path) -> None:
+    """Float16 safetensors, tensors in order of name: written here, so that a model is the same bytes everywhere."""
+    header: dict[str, object] = {"__metadata__": metadata}
+    offset = 0
+    for name, value in sorted(state.items()):
+        size = 2 * value.numel()
+        header[name] = {"dtype": "F16", "shape": list(value.shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with target.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for _, value in sorted(state.items()):
+            file.write(value.half().contiguous().numpy().astype("<f2", copy=False).tobytes())
 
 
 def _read(file: BinaryIO, size: int, prefix: str) -> dict[str, torch.Tensor]:

@@ -1,8 +1,8 @@
 """Content units from the Whisper encoder.
 
-Units are the encoder's last layer, normalised over the take to zero mean and unit variance per dimension: a linear probe
-finds the speaker in the raw features, but not after this. Takes above 30 s are read in windows of 30 s that overlap by at
-least 4 s; windows are evenly spaced, and where they overlap each counts by its distance to its own edge.
+Units are the encoder's last layer, normalised over the take to zero mean and unit variance per dimension: a linear
+probe finds the speaker in the raw features, but not after this. Takes above 30 s are read in windows of 30 s that
+overlap by at least 4 s; windows are evenly spaced, and where they overlap each counts by its distance to its own edge.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ class WhisperEncoder:
     def features(self, audio: Array) -> Array:
         """The encoder's own output, before normalisation; same shape and errors as ``encode``."""
         if audio.ndim != 1 or len(audio) < MEL_WINDOW:
-            raise AudioError(f"the content encoder needs [samples] with at least {MEL_WINDOW}, got {audio.shape}", stage="content")
+            raise AudioError(
+                f"the content encoder needs [samples] with at least {MEL_WINDOW}, got {audio.shape}", stage="content"
+            )
         if not np.isfinite(audio).all():
             raise AudioError("the audio has values that are not finite", stage="content")
         mel = self._mel(torch.from_numpy(np.ascontiguousarray(audio, np.float32)).to(self._device))
@@ -99,5 +101,7 @@ def load_net(path: Path) -> WhisperEncoderNet:
         net = WhisperEncoderNet(WhisperConfig(int(about["width"]), int(about["heads"]), int(about["layers"])))
         net.load_state_dict(state)
     except (KeyError, ValueError, RuntimeError) as error:
-        raise VoiceFormatError(f"{path}: the encoder's tensors do not fit its sizes ({error})", stage="content") from error
+        raise VoiceFormatError(
+            f"{path}: the encoder's tensors do not fit its sizes ({error})", stage="content"
+        ) from error
     return net

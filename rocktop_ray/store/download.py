@@ -1,0 +1,153 @@
+"""One file over HTTP: resumed by Range after a break, of a known size and checksum, never half written."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import http.client
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from rocktop_ray.errors import FetchError, StorageError
+from rocktop_ray.store.catalogue import Checked
+
+Progress = Callable[[int, int], None]
+"""Called with bytes done and bytes in all."""
+
+_CHUNK = 1 << 18
+_HOPELESS = {400, 401, 403, 404, 405, 410, 451}
+
+
+def download(
+    url: str,
+    part: Path,
+    expected: Checked,
+    *,
+    progress: Progress | None = None,
+    attempts: int = 6,
+    pause: float = 1.0,
+    timeout: float = 30.0,
+) -> None:
+    """Fill ``part`` with the file at ``url`` (http or https), going on where an earlier call stopped, and check it.
+
+    Tries again after a broken connection, up to ``attempts`` times. What has arrived is kept for the next call when the
+    network fails, and removed when the content is wrong or the disk is full. Raises FetchError, StorageError.
+    """
+    trouble: Exception | None = None
+    for attempt in range(attempts):
+        if attempt:
+            time.sleep(min(pause * 2 ** (attempt - 1), 15.0))
+        try:
+            resumed = _size(part) > 0
+            if _size(part) != expected.bytes:
+                _transfer(url, part, expected, progress, timeout)
+            if digest(part) == expected.sha256:
+                return
+            part.unlink()
+            if not resumed:  # a resumed file may be two versions glued together: one fresh start is fair
+                raise FetchError(f"{url}: the content is not the known file (checksum differs)", retryable=False)
+            trouble = FetchError(f"{url}: the content is not the known file (checksum differs)", retryable=False)
+        except urllib.error.HTTPError as error:
+            trouble = error
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                part.unlink(missing_ok=True)
+            elif error.code in _HOPELESS:
+                break
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            trouble = error
+    if isinstance(trouble, FetchError):
+        raise trouble
+    raise FetchError(f"{url}: {_reason(trouble)}; try again, what has arrived is kept") from trouble
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """The error of a disk that refuses, in words."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(f"no space left for {path.name} in {path.parent}; free some and try again")
+    return StorageError(f"cannot write {path}: {error.strerror or error}")
+
+
+def _transfer(url: str, part: Path, expected: Checked, progress: Progress | None, timeout: float) -> None:
+    done = _size(part)
+    if done > expected.bytes:
+        part.unlink()
+        done = 0
+    headers = {"User-Agent": "rocktop", "Accept-Encoding": "identity"}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 (the opener knows http and https only)
+    if done:
+        request.add_header("Range", f"bytes={done}-")
+    with _opener().open(request, timeout=timeout) as answer:
+        if done and answer.status != http.HTTPStatus.PARTIAL_CONTENT:
+            done = 0
+        elif done and not answer.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
+            raise http.client.HTTPException("the server answered with another range")
+        try:
+            file = part.open("r+b" if done else "wb")
+        except OSError as error:
+            raise storage_error(error, part) from error
+        with file:
+            file.seek(done)
+            _copy(answer, file, part, done, expected, progress)
+
+
+def _copy(
+    answer: http.client.HTTPResponse,
+    file: BinaryIO,
+    part: Path,
+    done: int,
+    expected: Checked,
+    progress: Progress | None,
+) -> None:
+    while chunk := answer.read(_CHUNK):
+        done += len(chunk)
+        if done > expected.bytes:
+            part.unlink()
+            raise FetchError(f"{part.name}: the server sends more than the known file's size", retryable=False)
+        try:
+            file.write(chunk)
+            file.flush()
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise storage_error(error, part) from error
+        if progress:
+            progress(done, expected.bytes)
+    if done < expected.bytes:
+        raise http.client.HTTPException(f"the connection ended after {done} of {expected.bytes} bytes")
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """HTTP and HTTPS only (also after redirects), honouring the proxy variables."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPErrorProcessor,
+    ):
+        opener.add_handler(handler())
+    return opener
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _reason(error: Exception | None) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answers {error.code} {error.reason}"
+    if isinstance(error, urllib.error.URLError):
+        return f"cannot connect ({error.reason})"
+    return str(error) or type(error).__name__
