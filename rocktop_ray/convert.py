@@ -71,7 +71,7 @@ class Converter:
         *,
         median_f0: float | None = None,
     ) -> None:
-        """``extractor`` may be None for a voice without F0; ``median_f0`` in Hz is the voice's own, for ``auto_key``."""
+        """``extractor`` may be None for a voice without F0; ``median_f0`` in Hz is the voice's, for ``auto_key``."""
         spec = voice.spec
         if encoder.spec.dim != spec.content.dim:
             raise VoiceFormatError(
@@ -92,6 +92,7 @@ class Converter:
         take: Array,
         settings: ConvertSettings | None = None,
         *,
+        melody: Array | None = None,
         noise: Noise | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         cancel: Event | None = None,
@@ -99,6 +100,7 @@ class Converter:
         """Mono ``[samples]`` at 48 kHz -> a converted take of the same length.
 
         Args:
+            melody: F0 of the take from elsewhere, Hz at 100/s from its start; it replaces as much as it covers.
             noise: random draws; None takes them from ``settings.seed``.
             on_progress: called after every stage.
             cancel: when set, CancelledError is raised before the next stage.
@@ -107,7 +109,7 @@ class Converter:
             AudioError: empty, shorter than 50 ms, not finite, not mono.
             SettingsError: a setting that this voice cannot follow.
         """
-        parts = list(self.stream([take], settings, noise=noise, on_progress=on_progress, cancel=cancel))
+        parts = list(self.stream([take], settings, melody=melody, noise=noise, on_progress=on_progress, cancel=cancel))
         seconds: dict[str, float] = {}
         for part in parts:
             for stage, spent in part.seconds.items():
@@ -125,6 +127,7 @@ class Converter:
         blocks: Iterable[Array],
         settings: ConvertSettings | None = None,
         *,
+        melody: Array | None = None,
         noise: Noise | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         cancel: Event | None = None,
@@ -135,7 +138,7 @@ class Converter:
         """
         settings = settings or ConvertSettings()
         self._check(settings)
-        work = _Work(self, settings, noise or SeededNoise(settings.seed), on_progress, cancel)
+        work = Conversion(self, settings, melody, noise or SeededNoise(settings.seed), on_progress, cancel)
         for section in split_sections(_checked(blocks)):
             yield work.section(section)
 
@@ -155,18 +158,19 @@ def blend_protected(units: Array, original: Array, f0: Array, protect: float) ->
     return units * share + original * (1 - share)
 
 
-class _Work:
-    """One conversion under way: settings, draws, clock."""
+class Conversion:
+    """One conversion under way: settings, draws, clock. Sections go in in order."""
 
     def __init__(
         self,
         parts: Converter,
         settings: ConvertSettings,
+        melody: Array | None,
         noise: Noise,
         on_progress: Callable[[Progress], None] | None,
         cancel: Event | None,
     ) -> None:
-        self.parts, self.settings, self.noise = parts, settings, noise
+        self.parts, self.settings, self.melody, self.noise = parts, settings, melody, noise
         self.on_progress, self.cancel = on_progress, cancel
         self.seconds: dict[str, float] = {}
         self.done = 0.0
@@ -194,7 +198,7 @@ class _Work:
             filtered, padded = _prepare(section, settings.formant)
         # Frames that cover the section's own samples at 48 kHz, the last one perhaps in part.
         frames = -(-section.take_samples // (TAKE_RATE // 100))
-        f0_source, f0 = self._melody(padded) if spec.uses_f0 else (None, None)
+        f0_source, f0 = self._f0(section, padded) if spec.uses_f0 else (None, None)
         waves = [self._chunk(section, chunk, padded, f0) for chunk in plan_chunks(filtered, len(padded), frames)]
         with self.stage("finish"):
             wave = np.concatenate(waves)
@@ -210,12 +214,15 @@ class _Work:
             dict(self.seconds),
         )
 
-    def _melody(self, padded: Array) -> tuple[Array, Array]:
+    def _f0(self, section: Section, padded: Array) -> tuple[Array, Array]:
         """Padded audio -> F0 of the take and F0 to sing, both ``[padded // 160]``."""
         extractor, settings = self.parts.extractor, self.settings
         assert extractor is not None
         with self.stage("pitch"):
             source = extractor.f0(padded)[: len(padded) // FRAME]
+            if self.melody is not None:
+                own = self.melody[section.start // FRAME :][: len(source) - _PAD_FRAMES]
+                source[_PAD_FRAMES : _PAD_FRAMES + len(own)] = own
             f0 = curves.median_filter(source, settings.median_radius) if settings.median_radius else source
             if self.key is None:
                 self.key = settings.key

@@ -1,11 +1,15 @@
 """The one error hierarchy.
 
-Every error that a user can meet derives from :class:`RocktopError`. It says which stage failed, whether trying again can
+Every error that a user can meet derives from ``RocktopError``. It says which stage failed, whether trying again can
 help, and what to do. Borders (command line, HTTP, RunPod) map it to their own form once: see ``exit_code`` and
 ``http_status``. Library code raises these and lets programming errors (TypeError, AssertionError...) pass untouched.
 """
 
 from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class RocktopError(Exception):
@@ -13,7 +17,8 @@ class RocktopError(Exception):
 
     Class attributes (an instance may override ``stage`` and ``retryable``):
         code: stable machine-readable name, snake case.
-        stage: where it happened: input, audio, content, pitch, retrieval, voice, acoustic, vocoder, output, models, store.
+        stage: where it happened: input, audio, content, pitch, retrieval, voice, acoustic, vocoder, output, models or
+            store.
         http_status: status of an HTTP answer.
         exit_code: exit status of the command line (sysexits-like, 64-78; 130 for cancelled).
         retryable: True if the same call may succeed later.
@@ -108,3 +113,14 @@ class CancelledError(RocktopError):
     """The caller asked the work to stop."""
 
     code, stage, http_status, exit_code = "cancelled", "internal", 499, 130
+
+
+@contextmanager
+def storage_errors(place: object) -> Iterator[None]:
+    """Turn the operating system's refusals (OSError) into StorageError that names ``place``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"no space left for {place}; free some and try again") from error
+        raise StorageError(f"cannot use {place}: {error.strerror or error}") from error

@@ -1,0 +1,159 @@
+"""``rocktop convert``: one take, or a folder of takes, into a voice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from rocktop_ray.commands.progress import conversion_bar
+from rocktop_ray.errors import RocktopError, SettingsError
+
+_ENGINE = "Engine"
+_SOUND = "Sound"
+_OUTPUT = "Output"
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="A recording, or a folder of recordings.")],
+    target: Annotated[Path, typer.Argument(help="The file to write, or a folder.")],
+    voice: Annotated[str, typer.Option(help="A voice of the library, or a voice file.")] = "bundle",
+    index: Annotated[Path | None, typer.Option(help="Retrieval index in place of the voice's own.")] = None,
+    encoder: Annotated[
+        Path | None, typer.Option(help="Content encoder: hubert_base.pt or a folder.", rich_help_panel=_ENGINE)
+    ] = None,
+    pitch: Annotated[
+        str | None,
+        typer.Option(
+            help="rmvpe, fcpe, crepe, crepe-tiny, pm or harvest; default the voice's.", rich_help_panel=_ENGINE
+        ),
+    ] = None,
+    pitch_weights: Annotated[
+        Path | None, typer.Option(help="Weights of the pitch extractor.", rich_help_panel=_ENGINE)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0.", rich_help_panel=_ENGINE)] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads.", min=1, rich_help_panel=_ENGINE)] = None,
+    key: Annotated[float, typer.Option(help="Transpose by semitones.", rich_help_panel=_SOUND)] = 0.0,
+    auto_key: Annotated[
+        bool, typer.Option("--auto-key", help="Choose the key that suits the voice.", rich_help_panel=_SOUND)
+    ] = False,
+    formant: Annotated[float, typer.Option(help="Shift formants by semitones.", rich_help_panel=_SOUND)] = 0.0,
+    index_rate: Annotated[
+        float | None, typer.Option(help="Share of retrieved units, 0-1.", rich_help_panel=_SOUND)
+    ] = None,
+    protect: Annotated[
+        float | None, typer.Option(help="Protect consonants, 0-0.5 (off).", rich_help_panel=_SOUND)
+    ] = None,
+    rms_mix: Annotated[
+        float | None, typer.Option(help="1: the voice's loudness, 0: the take's.", rich_help_panel=_SOUND)
+    ] = None,
+    speaker: Annotated[int, typer.Option(help="Speaker of a multi-speaker voice.", rich_help_panel=_SOUND)] = 0,
+    temperature: Annotated[float | None, typer.Option(help="Scale of the prior noise.", rich_help_panel=_SOUND)] = None,
+    unvoiced: Annotated[
+        str | None,
+        typer.Option(help="F0 of voiceless frames: zero (classic) or interpolate (2026).", rich_help_panel=_SOUND),
+    ] = None,
+    median: Annotated[int, typer.Option(help="Median filter of F0, frames to each side.", rich_help_panel=_SOUND)] = 0,
+    autotune: Annotated[float, typer.Option(help="Snap F0 to the scale, 0-1.", rich_help_panel=_SOUND)] = 0.0,
+    scale: Annotated[str, typer.Option(help="chromatic, major, minor, ...", rich_help_panel=_SOUND)] = "chromatic",
+    root: Annotated[str, typer.Option(help="Tonic of the scale.", rich_help_panel=_SOUND)] = "C",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.", rich_help_panel=_SOUND)] = 0,
+    f0_file: Annotated[
+        Path | None, typer.Option(help="Melody from a file of 'seconds,Hz' lines.", rich_help_panel=_SOUND)
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option(help="Default: from the target's ending, else wav.", rich_help_panel=_OUTPUT)
+    ] = None,
+    rate: Annotated[int, typer.Option(help="Sample rate in Hz.", rich_help_panel=_OUTPUT)] = 48_000,
+    bitrate: Annotated[str | None, typer.Option(help="For lossy formats, e.g. 128k.", rich_help_panel=_OUTPUT)] = None,
+    normalise: Annotated[
+        bool, typer.Option("--normalise", help="Bring the peak to -1 dBFS.", rich_help_panel=_OUTPUT)
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.", rich_help_panel=_OUTPUT)] = False,
+) -> None:
+    """Convert a take into another voice. The result has exactly the source's length and never peaks above -1 dBFS."""
+    import torch
+
+    from rocktop_ray.engine import build_engine
+    from rocktop_ray.features.pitch.f0_file import read_f0_file
+    from rocktop_ray.settings import ConvertSettings
+    from rocktop_ray.takes import convert_file, output_format
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    jobs = _jobs(source, target, format)
+    outputs = [output_format(path, format, rate, bitrate, normalise) for _, path in jobs]
+    given: dict[str, Any] = {
+        "index_rate": index_rate,
+        "protect": protect,
+        "rms_mix": rms_mix,
+        "temperature": temperature,
+        "unvoiced": unvoiced,
+    }
+    fixed: dict[str, Any] = {
+        "key": key,
+        "auto_key": auto_key,
+        "formant": formant,
+        "speaker": speaker,
+        "seed": seed,
+        "median_radius": median,
+        "autotune": autotune,
+        "scale": scale,
+        "root": root,
+    }
+    chosen = {name: value for name, value in given.items() if value is not None}
+    ConvertSettings.from_mapping({**fixed, **chosen})
+    melody = None if f0_file is None else read_f0_file(f0_file)
+    engine = build_engine(
+        voice, index=index, encoder_path=encoder, pitch=pitch, pitch_path=pitch_weights, device=device
+    )
+    settings = ConvertSettings.from_mapping({**engine.voice.info.defaults, **fixed, **chosen})
+    console = Console(stderr=True)
+    failed: RocktopError | None = None
+    for (path, written), output in zip(jobs, outputs, strict=True):
+        try:
+            with conversion_bar(console, path) as watch:
+                done = convert_file(engine.converter, path, written, settings, output, melody=melody, on_progress=watch)
+        except RocktopError as error:
+            if len(jobs) == 1:
+                raise
+            console.print(f"{path}: {error.message}", style="red", markup=False)
+            failed = error
+            continue
+        spent = sum(done.stages.values())
+        facts = {
+            "source": str(path),
+            "target": str(written),
+            "voice": engine.voice.name,
+            "seconds": done.seconds,
+            "key": done.key,
+            "gain_db": done.gain_db,
+            "peak_dbfs": done.peak_dbfs,
+            "real_time_factor": spent / done.seconds,
+            "stages": done.stages,
+        }
+        if as_json:
+            typer.echo(json.dumps(facts))
+        else:
+            speed = done.seconds / spent
+            typer.echo(f"{written}: {done.seconds:.2f} s, key {done.key:+g}, {speed:.1f} x real time")
+    if failed is not None:
+        raise failed
+
+
+def _jobs(source: Path, target: Path, format: str | None) -> list[tuple[Path, Path]]:
+    """(source, target) pairs: one file, or all recordings of a folder with its tree kept."""
+    from rocktop_ray.audio.formats import AUDIO_SUFFIXES, FORMATS
+
+    ending = "." + FORMATS[format].suffix if format in FORMATS else ".wav"
+    if not source.is_dir():
+        return [(source, target / (source.stem + ending) if target.is_dir() else target)]
+    if target.is_file():
+        raise SettingsError(f"{source} is a folder: the target must be a folder too, {target} is a file")
+    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+    if not found:
+        raise SettingsError(f"no recordings in {source}")
+    return [(path, target / path.relative_to(source).with_suffix(ending)) for path in found]

@@ -1,0 +1,36 @@
+"""Progress on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+if TYPE_CHECKING:
+    from rocktop_ray.convert import Progress
+
+
+@contextmanager
+def conversion_bar(console: Console, source: Path) -> Iterator[Callable[[Progress], None]]:
+    """A bar over the seconds of a take, fed by ``Converter``'s progress; silent where there is no terminal."""
+    from rocktop_ray.audio.decode import probe
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} of {task.total:.0f} s"),
+        TextColumn("{task.fields[stage]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(source.name, total=probe(source).seconds or 0.0, stage="")
+
+        def show(progress: Progress) -> None:
+            bar.update(task, completed=progress.seconds_done, stage=progress.stage)
+
+        yield show

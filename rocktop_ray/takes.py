@@ -1,0 +1,146 @@
+"""Converting files: decode, convert, bring to level, encode, all in bounded memory, nothing half-written."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import IO
+
+import numpy as np
+
+from rocktop_ray.audio.decode import iter_take, probe
+from rocktop_ray.audio.encode import open_writer
+from rocktop_ray.audio.formats import check_output
+from rocktop_ray.audio.info import DEFAULT_LIMITS, AudioInfo, AudioLimits
+from rocktop_ray.audio.resample import StreamResampler, resampled_length
+from rocktop_ray.chunks import TAKE_RATE
+from rocktop_ray.convert import Converter, Progress
+from rocktop_ray.errors import storage_errors
+from rocktop_ray.protocols import Array
+from rocktop_ray.settings import ConvertSettings
+
+CEILING_DBFS = -1.0
+"""Converted takes never peak above this: louder ones are turned down as a whole."""
+
+_BLOCK = 1 << 18
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """How a take is written. ``bitrate`` in bit/s, None is the format's default; ``rate`` in Hz."""
+
+    name: str = "wav"
+    rate: int = TAKE_RATE
+    bitrate: int | None = None
+    normalise: bool = False
+    """Bring the peak to -1 dBFS also when it is lower."""
+
+
+@dataclass(frozen=True)
+class FileConversion:
+    """What was done.
+
+    Attributes:
+        source: facts of the file read.
+        seconds: length of the take.
+        f0_source, f0: melodies of the take and of the result, Hz at 100/s.
+        key: semitones between them.
+        gain_db: applied to the whole result.
+        peak_dbfs: of the file written, before dither and lossy coding.
+        stages: seconds spent per stage, ``decode`` and ``encode`` included.
+    """
+
+    source: AudioInfo
+    seconds: float
+    f0_source: Array
+    f0: Array
+    key: float
+    gain_db: float
+    peak_dbfs: float
+    stages: dict[str, float]
+
+
+def convert_file(
+    converter: Converter,
+    source: Path,
+    target: Path,
+    settings: ConvertSettings | None = None,
+    output: OutputFormat | None = None,
+    *,
+    melody: Array | None = None,
+    limits: AudioLimits = DEFAULT_LIMITS,
+    on_progress: Callable[[Progress], None] | None = None,
+    cancel: Event | None = None,
+) -> FileConversion:
+    """Convert one file. ``target`` appears only when it is complete.
+
+    The result has the source's length: exactly its samples where the rates agree, else that time rounded to a sample.
+    Raises AudioError, AudioFormatError (before any work), SettingsError, StorageError, CancelledError.
+    """
+    output = output or OutputFormat()
+    check_output(output.name, output.rate, output.bitrate, 1)
+    info = probe(source, limits)
+    stages: dict[str, float] = {}
+    f0_source, f0, key = [], [], 0.0
+    with storage_errors("the temporary folder"), tempfile.TemporaryFile(prefix="rocktop-") as spool:
+        samples, peak = 0, 0.0
+        blocks = iter_take(source, rate=TAKE_RATE, limits=limits)
+        for part in converter.stream(blocks, settings, melody=melody, on_progress=on_progress, cancel=cancel):
+            part.audio.tofile(spool)
+            samples += len(part.audio)
+            peak = max(peak, float(np.abs(part.audio).max(initial=0.0)))
+            f0_source.append(part.f0_source)
+            f0.append(part.f0)
+            key = part.key
+            for stage, spent in part.seconds.items():
+                stages[stage] = stages.get(stage, 0.0) + spent
+        gain = _gain(peak, output.normalise)
+        frames = resampled_length(samples, TAKE_RATE, output.rate)
+        if info.frames is not None and info.rate == output.rate and abs(info.frames - frames) <= 1:
+            frames = info.frames
+        with open_writer(target, output.name, output.rate, bitrate=output.bitrate) as writer:
+            for block in _fitted(_at_rate(_spooled(spool), output.rate), frames):
+                writer.write(block * np.float32(gain))
+    return FileConversion(
+        info,
+        samples / TAKE_RATE,
+        np.concatenate(f0_source),
+        np.concatenate(f0),
+        key,
+        20 * float(np.log10(gain)),
+        20 * float(np.log10(max(peak * gain, 1e-10))),
+        stages,
+    )
+
+
+def _gain(peak: float, normalise: bool) -> float:
+    """Down to the ceiling if above it; up to it only when asked."""
+    ceiling = 10 ** (CEILING_DBFS / 20)
+    return ceiling / peak if peak > ceiling or (normalise and peak > 0) else 1.0
+
+
+def _spooled(spool: IO[bytes]) -> Iterator[Array]:
+    spool.seek(0)
+    while data := spool.read(_BLOCK * 4):
+        yield np.frombuffer(data, np.float32)
+
+
+def _at_rate(blocks: Iterator[Array], rate: int) -> Iterator[Array]:
+    resampler = StreamResampler(TAKE_RATE, rate)
+    for block in blocks:
+        yield resampler.push(block)
+    yield resampler.finish()
+
+
+def _fitted(blocks: Iterator[Array], samples: int) -> Iterator[Array]:
+    """The blocks cut or filled with zeros to ``samples`` in all: two roundings of a rate may differ by one sample."""
+    for block in blocks:
+        if len(block) > samples:
+            block = block[:samples]
+        samples -= len(block)
+        yield block
+    if samples:
+        yield np.zeros(samples, np.float32)
