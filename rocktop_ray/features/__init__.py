@@ -1,0 +1,1 @@
+"""What the networks are given: content units, F0, retrieved units."""
