@@ -1,8 +1,8 @@
 """Where a long take is cut, so that memory stays bounded and no cut is heard.
 
 Two levels. *Sections* (minutes) bound what is held at all: each is filtered, pitched and levelled on its own, with real
-audio of its neighbours as context. *Chunks* (about 38 s) inside a section are RVC's own: the same places, the same one second
-of padding, so that a take of up to one section is converted as the reference does.
+audio of its neighbours as context. *Chunks* (about 38 s) inside a section are RVC's own: the same places, the same one
+second of padding, so that a take of up to one section is converted as the reference does.
 """
 
 from __future__ import annotations

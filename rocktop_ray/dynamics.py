@@ -11,7 +11,7 @@ _FLOOR = 1e-6
 
 
 def loudness_curve(audio: npt.NDArray[np.floating], rate: int) -> npt.NDArray[np.float64]:
-    """RMS of ``[samples]`` over frames of 1 s, every 0.5 s, centred, zeros beyond the ends: ``[1 + samples // hop]``."""
+    """RMS of ``[samples]`` over centred frames of 1 s, every 0.5 s, zeros beyond the ends: ``[1 + samples // hop]``."""
     hop = rate // 2
     frame = hop * 2
     padded = np.pad(audio.astype(np.float64), frame // 2)
