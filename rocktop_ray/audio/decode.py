@@ -1,7 +1,7 @@
 """Reading recordings: any container and codec that libsndfile or FFmpeg decode, block by block, within limits.
 
 What is refused: files that are empty, cut off or damaged, without samples, with NaN or infinite samples or samples far
-above full scale, and those over a limit. A cut file is refused, not shortened, because a half take that converts without
+above full scale, and those over a limit. A cut file is refused, not shortened: a half take that converts without
 a word is found only when it is too late. Bare streams without a length in their header (ADTS AAC, MP3 without a Xing
 frame) cannot be checked for that.
 """

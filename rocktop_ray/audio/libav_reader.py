@@ -78,6 +78,7 @@ class LibavReader:
             self.promised_seconds = self.info.seconds
         elif self.info.container == "mp3":
             self.promised_seconds = mp3_length
+            self.tolerance_seconds += 2400 / self.info.rate  # delay and padding, at most
 
     def _pick(self, stream: int | None) -> Any:
         streams = self._container.streams.audio

@@ -1,0 +1,194 @@
+"""Writing recordings: streaming, all or nothing."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, BinaryIO, Protocol
+
+import numpy as np
+from av.error import FFmpegError
+
+from rocktop_ray.audio.formats import Output, check_output, format_for
+from rocktop_ray.audio.libav_writer import LibavFile
+from rocktop_ray.audio.wav_writer import WavFile
+from rocktop_ray.errors import AudioError, AudioFormatError, SettingsError, StorageError
+from rocktop_ray.protocols import Array
+
+TAGS = ("title", "artist", "comment", "copyright", "software")
+_BLOCK = 1 << 16
+_DISK_TROUBLE = (errno.EIO, errno.EACCES, errno.EFBIG, errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+
+
+class _File(Protocol):
+    def write(self, block: Array) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class Writer:
+    """An open output. Give it blocks in order."""
+
+    def __init__(self, file: _File, output: Output, name: str) -> None:
+        self.output = output
+        self.name = name
+        self.samples = 0
+        """Samples per channel so far."""
+        self.clipped = 0
+        """Samples over full scale so far: integer formats clip them, lossy ones may."""
+        self._file = file
+
+    def write(self, block: Array) -> None:
+        """Appends float32 ``[n]`` (mono) or ``[n, channels]``, full scale ±1.
+
+        Raises AudioError for NaN or infinite samples or another number of channels, StorageError if the disk refuses.
+        """
+        frames = block[:, None] if block.ndim == 1 else block
+        if frames.ndim != 2 or frames.shape[1] != self.output.channels:
+            raise AudioError(
+                f"{self.name} takes {self.output.channels} channels; the block is {block.shape}", stage="output"
+            )
+        for start in range(0, len(frames), _BLOCK):
+            part = np.asarray(frames[start : start + _BLOCK], np.float32)
+            if not np.isfinite(part).all():
+                at = self.samples / self.output.rate
+                raise AudioError(f"not writing {self.name}: samples near {at:.2f} s are not numbers", stage="output")
+            self.clipped += int(np.count_nonzero(np.abs(part) > 1.0))
+            self._file.write(part)
+            self.samples += len(part)
+
+
+def _check_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
+    given = {key: value for key, value in (tags or {}).items() if value}
+    if unknown := sorted(set(given) - set(TAGS)):
+        raise SettingsError(f"unknown tag {', '.join(unknown)}; choose {', '.join(TAGS)}")
+    return given
+
+
+@contextmanager
+def open_writer(
+    target: str | os.PathLike[str] | BinaryIO,
+    format: str | None = None,
+    rate: int = 48_000,
+    bitrate: int | str | None = None,
+    channels: int = 1,
+    *,
+    tags: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Iterator[Writer]:
+    """Opens an output file. It appears under its name only when the ``with`` block ends without an error.
+
+    Until then a hidden ``.part`` file beside it grows; a failure removes it, a killed process leaves only that. An
+    existing file is replaced at once. A binary file object receives everything at the end.
+
+    Args:
+        target: path, or writable binary file object.
+        format: a key of formats.FORMATS; None to go by the ending of the path (a file object: ``wav``).
+        rate: Hz of the blocks; nothing is resampled here.
+        bitrate: see formats.check_output.
+        channels: columns of the blocks.
+        tags: text for ``title``, ``artist``, ``comment``, ``copyright``, ``software``.
+        seed: of the dither of integer formats.
+
+    Raises:
+        AudioFormatError: the format refuses the rate, bitrate or channels.
+        StorageError: the folder is missing or read-only, or the disk is full.
+        AudioError: nothing was written into it, or not numbers.
+    """
+    path = Path(target) if isinstance(target, str | os.PathLike) else None
+    if format is None:
+        format = format_for(path) if path is not None else "wav"
+    output = check_output(format, rate, bitrate, channels)
+    texts = _check_tags(tags)
+    name = str(path) if path is not None else "the output"
+    try:
+        with _destination(target) as file:
+            opened: _File = (WavFile if output.format.codec == "pcm" else LibavFile)(file, output, texts, seed)
+            try:
+                writer = Writer(opened, output, name)
+                yield writer
+                if writer.samples == 0:
+                    raise AudioError(f"nothing was written to {name}", stage="output")
+                opened.close()
+            except BaseException:
+                opened.abort()
+                raise
+    except FFmpegError as error:
+        if error.errno in _DISK_TROUBLE:
+            raise StorageError(f"{name} could not be written: {error.strerror}", stage="output") from error
+        raise AudioFormatError(
+            f"{name} could not be encoded as {output.format.name}: {error}", stage="output"
+        ) from error
+
+
+@contextmanager
+def _destination(target: str | os.PathLike[str] | BinaryIO) -> Iterator[IO[bytes]]:
+    """A file to write into, moved to its place on success. OSErrors of its own become StorageErrors."""
+    if not isinstance(target, str | os.PathLike):
+        with tempfile.SpooledTemporaryFile(max_size=16 * 1024**2) as spooled:
+            yield spooled
+            spooled.seek(0)
+            shutil.copyfileobj(spooled, target)
+        return
+    path = Path(target)
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder; name a file", stage="output")
+    part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.part")
+    try:
+        raw = part.open("xb")
+    except FileNotFoundError as error:
+        raise StorageError(f"the folder {path.parent} does not exist", stage="output") from error
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}", stage="output") from error
+    try:
+        with raw:
+            yield raw
+        part.replace(path)
+    except BaseException:
+        # The handle may still hold bytes that the full disk refuses: closing it again fails, and that is fine.
+        with suppress(OSError):
+            raw.close()
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_take(
+    path: str | os.PathLike[str],
+    audio: Array,
+    rate: int = 48_000,
+    format: str | None = None,
+    *,
+    bitrate: int | str | None = None,
+    tags: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> None:
+    """Writes float32 ``[n]`` or ``[n, channels]`` to a file; see open_writer."""
+    channels = 1 if audio.ndim == 1 else audio.shape[1]
+    with open_writer(path, format, rate, bitrate, channels, tags=tags, seed=seed) as writer:
+        writer.write(audio)
+
+
+def encode_bytes(
+    audio: Array,
+    format: str = "ogg",
+    rate: int = 48_000,
+    bitrate: int | str | None = None,
+    *,
+    tags: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> bytes:
+    """Float32 ``[n]`` or ``[n, channels]`` as the bytes of a file; see open_writer."""
+    channels = 1 if audio.ndim == 1 else audio.shape[1]
+    memory = io.BytesIO()
+    with open_writer(memory, format, rate, bitrate, channels, tags=tags, seed=seed) as writer:
+        writer.write(audio)
+    return memory.getvalue()
