@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rocktop_ray.models.rvc.config import SynthesizerConfig
 from rocktop_ray.models.rvc.layers import NormedConv1d, NormedConvTranspose1d, same_padding
-from rocktop_ray.models.rvc.source import HarmonicMix, Interpolation
+from rocktop_ray.models.rvc.source import HarmonicMix, PhaseSum
 
 EDGE_KERNEL = 7
 """Kernel of the first and the last convolution."""
@@ -57,8 +57,6 @@ class HifiganDecoder(nn.Module):
     ``forward`` is ``head``, then ``stage`` for each upsampling, then ``tail``: a caller may run them on tiles.
     """
 
-    interpolation: Interpolation = "hold"
-
     def __init__(self, config: SynthesizerConfig) -> None:
         super().__init__()
         mrf = config.decoder == "mrf-hifigan"
@@ -82,6 +80,7 @@ class HifiganDecoder(nn.Module):
                 self.resblocks.append(block(narrow, size, dilations))
         self.conv_post = edge(widths[-1], 1, EDGE_KERNEL, padding=padding, bias=mrf)
         self.overtones = MRF_OVERTONES if mrf else 0
+        self.phase_sum: PhaseSum = "samples" if mrf else "frames"
         if config.uses_f0:
             self.m_source = HarmonicMix(self.overtones)
 

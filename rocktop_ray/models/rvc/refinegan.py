@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rocktop_ray.models.rvc.config import REFINEGAN_GIN_CHANNELS, REFINEGAN_INITIAL_CHANNEL, SynthesizerConfig
 from rocktop_ray.models.rvc.layers import NormedConv1d, same_padding
-from rocktop_ray.models.rvc.source import Interpolation
+from rocktop_ray.models.rvc.source import PhaseSum
 
 Jitter = Callable[[str, int, int], Tensor]
 """Table name, channels, samples -> standard normal ``[batch, channels, samples]``."""
@@ -95,7 +95,7 @@ class SineMerge(nn.Module):
 class RefineganDecoder(nn.Module):
     """Latent frames and source to wave."""
 
-    interpolation: Interpolation = "linear"
+    phase_sum: PhaseSum = "gliding"
     overtones = 0
 
     def __init__(self, config: SynthesizerConfig) -> None:

@@ -1,7 +1,9 @@
 """The sine source of neural source-filter decoders (Wang, Takaki and Yamagishi 2019).
 
-The phase is an exact sum in float64, so a source may start anywhere and be any length. Overtones start in phase with
-the fundamental (the reference draws their first phases anew in each call), so a render repeats.
+A phase is a sum over all frames before it, so a source may start anywhere in its array. The sums follow the float32
+rounding of the reference implementations, which turns a long steady note by milliradians: an exact sum would miss the
+reference's wave. Overtones start in phase with the fundamental (the references draw their first phases anew in each
+call), so a render repeats.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ SINE_AMPLITUDE = 0.1
 VOICED_NOISE = 0.003
 UNVOICED_NOISE = SINE_AMPLITUDE / 3
 
-Interpolation = Literal["hold", "linear"]
-"""How F0 goes from frames to samples: constant within a frame, or linear between the frames' middles."""
+PhaseSum = Literal["frames", "samples", "gliding"]
+"""How the phase is summed: over frames (RVC), over samples of F0 held within a frame (Applio's MRF HiFi-GAN), or over
+samples of F0 interpolated between the frames' middles (Applio's RefineGAN)."""
 
 
 def sine_source(
@@ -27,7 +30,7 @@ def sine_source(
     hop: int,
     sample_rate: int,
     overtones: int = 0,
-    interpolation: Interpolation = "hold",
+    phase_sum: PhaseSum = "frames",
     start: int = 0,
     stop: int | None = None,
     noise: Tensor | None = None,
@@ -38,35 +41,55 @@ def sine_source(
     standard normal of the shape of the result; None means no noise.
     """
     stop = f0.shape[1] if stop is None else stop
-    f0 = f0.double()
-    if interpolation == "hold":
-        cycles, voiced = _held(f0, hop, sample_rate, start, stop)
+    harmonics = f0.float()[..., None] * torch.arange(1, overtones + 2, device=f0.device)
+    if phase_sum == "gliding":
+        harmonics = F.interpolate(harmonics.mT, size=f0.shape[1] * hop, mode="linear").mT
+        cycles = _gliding_cycles(harmonics / sample_rate)[:, start * hop : stop * hop]
+        voiced = harmonics[:, start * hop : stop * hop, :1] > 0
     else:
-        cycles, voiced = _gliding(f0, hop, sample_rate, start, stop)
-    harmonics = torch.arange(1, overtones + 2, dtype=torch.float64, device=f0.device)
-    phase = (cycles[..., None] * harmonics).frac() * (2 * math.pi)
-    sines = phase.float().sin() * SINE_AMPLITUDE * voiced[..., None]
-    if noise is None:
-        return sines
-    return sines + noise * torch.where(voiced, VOICED_NOISE, UNVOICED_NOISE)[..., None]
+        cycles_of = _frame_cycles if phase_sum == "frames" else _sample_cycles
+        cycles = cycles_of(harmonics / sample_rate, hop, start, stop).flatten(1, 2)
+        voiced = (f0[:, start:stop, None] > 0).repeat_interleave(hop, 1)
+    sines = torch.sin(cycles * (2 * math.pi)) * SINE_AMPLITUDE * voiced
+    return sines if noise is None else sines + noise * torch.where(voiced, VOICED_NOISE, UNVOICED_NOISE)
 
 
-def _held(f0: Tensor, hop: int, sample_rate: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
-    """Cycles since the array's start and voicing, per sample of frames ``start .. stop``."""
-    whole = (f0 * (hop / sample_rate)).cumsum(1)
-    before = F.pad(whole, (1, 0))[:, start:stop].frac()
-    steps = torch.arange(1, hop + 1, dtype=torch.float64, device=f0.device) / sample_rate
-    inside = f0[:, start:stop]
-    cycles = (before[..., None] + inside[..., None] * steps).flatten(1)
-    return cycles, (inside > 0).repeat_interleave(hop, 1)
+def _frame_cycles(steps: Tensor, hop: int, start: int, stop: int) -> Tensor:
+    """Cycles per sample ``[batch, frames, harmonics]`` -> cycles so far, modulo 1 ``[batch, frames, hop, harmonics]``.
+
+    Each frame adds its cycles, brought to ±0.5, to a float32 sum.
+    """
+    inside = steps[:, :, None] * torch.arange(1, hop + 1, device=steps.device)[:, None]
+    whole = (inside[:, :, -1] + 0.5).fmod(1.0) - 0.5
+    before = F.pad(whole.double().cumsum(1).float().fmod(1.0), (0, 0, 1, -1))
+    return inside[:, start:stop] + before[:, start:stop, None]
 
 
-def _gliding(f0: Tensor, hop: int, sample_rate: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
-    """As ``_held``, with F0 interpolated between the frames' middles; the ends are held."""
-    glide = F.interpolate(f0[:, None], size=f0.shape[1] * hop, mode="linear")[:, 0]
-    cycles = (glide / sample_rate).cumsum(1)
-    window = slice(start * hop, stop * hop)
-    return cycles[:, window].frac(), glide[:, window] > 0
+def _sample_cycles(steps: Tensor, hop: int, start: int, stop: int) -> Tensor:
+    """As ``_frame_cycles``, but each sample adds its step, and a full turn takes 1 off in that float32 addition."""
+    steps = steps % 1.0
+    slip = _turn_error(steps)
+    steps = steps.double()
+    before = F.pad((steps * hop).cumsum(1), (0, 0, 1, 0))
+    slipped = F.pad((slip * before.floor().diff(dim=1)).cumsum(1), (0, 0, 1, 0))
+    before, slipped = before[:, start:stop, None], slipped[:, start:stop, None]
+    samples = torch.arange(1, hop + 1, dtype=torch.float64, device=steps.device)[:, None]
+    cycles = before + steps[:, start:stop, None] * samples
+    turns = cycles.floor() - before.floor()
+    return (cycles.frac() + slipped + slip[:, start:stop, None] * turns).float()
+
+
+def _gliding_cycles(steps: Tensor) -> Tensor:
+    """As ``_sample_cycles`` for steps that differ from sample to sample: ``[batch, samples, harmonics]``."""
+    steps = steps % 1.0
+    cycles = steps.double().cumsum(1)
+    turns = F.pad(cycles.floor(), (0, 0, 1, 0)).diff(dim=1)
+    return (cycles.frac() + (_turn_error(steps) * turns).cumsum(1)).float()
+
+
+def _turn_error(steps: Tensor) -> Tensor:
+    """What float32 rounds off when a turn is taken from a step."""
+    return (steps - 1.0).double() - (steps.double() - 1.0)
 
 
 class HarmonicMix(nn.Module):

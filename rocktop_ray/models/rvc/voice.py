@@ -159,7 +159,7 @@ class RvcVoice:
             hop=hop,
             sample_rate=self.config.sample_rate,
             overtones=decoder.overtones,
-            interpolation=decoder.interpolation,
+            phase_sum=decoder.phase_sum,
             start=low,
             stop=high,
             noise=draw,
