@@ -9,6 +9,7 @@ result is that of one pass, with less memory traffic.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -59,7 +60,7 @@ def tiles(frames: int, size: int, reach: int) -> list[tuple[int, int, int, int]]
     """``(left, start, stop, right)``: tiles of about ``size`` frames, each with up to ``reach`` of context."""
     count = max(1, round(frames / size))
     edges = [frames * part // count for part in range(count + 1)]
-    return [(max(0, a - reach), a, b, min(frames, b + reach)) for a, b in zip(edges, edges[1:], strict=False)]
+    return [(max(0, a - reach), a, b, min(frames, b + reach)) for a, b in pairwise(edges)]
 
 
 class Decoder(nn.Module):
@@ -102,9 +103,7 @@ class RMVPE(nn.Module):
         self.register_buffer("input_scale", torch.ones(1))
         self.register_buffer("input_shift", torch.zeros(1))
         widths = [channels << level for level in range(levels + 1)]
-        self.encoder = nn.ModuleList(
-            Stage(before, after) for before, after in zip([1, *widths], widths[:-1], strict=False)
-        )
+        self.encoder = nn.ModuleList(Stage(before, after) for before, after in pairwise([1, *widths[:-1]]))
         self.inner = nn.ModuleList(Stage(widths[-2] if n == 0 else widths[-1], widths[-1]) for n in range(inner))
         self.decoder = nn.ModuleList(Decoder(2 * width, width) for width in reversed(widths[:-1]))
         self.merge = nn.Conv2d(channels, 3, 3, padding=1)

@@ -36,7 +36,7 @@ class FcpeExtractor:
         self.threshold = checked_threshold(threshold)
         self.device = torch.device(device)
         tensors = weight_tensors("fcpe", path)
-        self.network = fit(FCPE(), tensors, tensors_from_file, "the FCPE network fcpe_c_v001.pt", self.device)
+        self.network = fit(FCPE, tensors, tensors_from_file, "the FCPE network fcpe_c_v001.pt", self.device)
         self.mel = LogMel(low=0, htk=False, power_floor=1e-9, device=self.device)
         self.cents = np.linspace(*(1200 * np.log2(np.array([LOW_HZ, HIGH_HZ]) / 10)), BINS)
 

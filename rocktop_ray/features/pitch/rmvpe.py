@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from rocktop_ray.features.pitch.checks import analyse, checked_threshold
@@ -32,7 +31,7 @@ class RmvpeExtractor:
     def __init__(self, path: Path | str | None = None, *, device: str = "cpu", threshold: float = 0.03) -> None:
         self.threshold = checked_threshold(threshold)
         self.device = torch.device(device)
-        network = fit(RMVPE(), weight_tensors("rmvpe", path), tensors_from_file, "the RMVPE network", self.device)
+        network = fit(RMVPE, weight_tensors("rmvpe", path), tensors_from_file, "the RMVPE network", self.device)
         self.network = network.to(memory_format=torch.channels_last)
         self.front = LogMel(low=30, htk=True, device=self.device)
 

@@ -9,37 +9,44 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from rocktop_ray import paths
 from rocktop_ray.errors import VoiceFormatError
+from rocktop_ray.store.fetch import find
+from rocktop_ray.voices.safe_load import is_safetensors, load_pickle_tensors, load_safetensors
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def weight_tensors(name: str, path: Path | str | None) -> Mapping[str, Tensor]:
-    """Tensors of the weights file at ``path``, or of the installed ``name``.
+    """Tensors of the weights file at ``path``, or of the installed ``name``, by name.
 
     Raises ModelMissingError if nothing is installed, UnsafeFileError or VoiceFormatError for an unusable file.
     """
-    files = {"fcpe": "fcpe_c_v001.pt", "rmvpe": "rmvpe.pt", "crepe": "full.pth", "crepe-tiny": "tiny.pth"}
-    found = torch.load(path or paths.models() / files[name], map_location="cpu", weights_only=True)
-    return dict(found.get("model", found))
+    path = find(name) if path is None else path
+    content = load_safetensors(path)[0] if is_safetensors(path) else load_pickle_tensors(path)
+    tensors = content.get("model", content)
+    if not isinstance(tensors, Mapping):
+        raise VoiceFormatError(f"{Path(path).name}: no tensors under 'model'", stage="pitch")
+    return {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
 
 
 def fit(
-    network: Network,
+    build: Callable[[], Network],
     tensors: Mapping[str, Tensor],
     rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
     what: str,
     device: torch.device | str,
 ) -> Network:
-    """``network`` with the file's tensors, as float32, in evaluation mode on ``device``.
+    """The network that ``build`` makes, with the file's tensors as float32, in evaluation mode on ``device``.
 
     Raises VoiceFormatError with what was expected and what was found.
     """
     try:
         renamed = rename(tensors)
-    except KeyError as missing:
-        raise VoiceFormatError(f"this is not {what}: tensor {missing} is missing", stage="pitch") from missing
+    except (KeyError, RuntimeError, IndexError) as error:
+        reason = f"tensor {error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise VoiceFormatError(f"this is not {what}: {reason}", stage="pitch") from error
+    with torch.device("meta"):  # no memory, no random numbers for weights that are replaced
+        network = build()
     expected = network.state_dict()
     wrong = [f"{name}: missing" for name in expected.keys() - renamed.keys()]
     wrong += [f"{name}: not expected" for name in renamed.keys() - expected.keys()]
@@ -51,5 +58,5 @@ def fit(
     if wrong:
         report = "; ".join(sorted(wrong)[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise VoiceFormatError(f"this is not {what}: {report}", stage="pitch")
-    network.load_state_dict({name: tensor.float() for name, tensor in renamed.items()})
+    network.load_state_dict({name: tensor.float().contiguous() for name, tensor in renamed.items()}, assign=True)
     return network.eval().requires_grad_(False).to(device)
