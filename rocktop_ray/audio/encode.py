@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO, Protocol
 
@@ -19,12 +17,13 @@ from av.error import FFmpegError
 from rocktop_ray.audio.formats import Output, check_output, format_for
 from rocktop_ray.audio.libav_writer import LibavFile
 from rocktop_ray.audio.wav_writer import WavFile
-from rocktop_ray.errors import AudioError, AudioFormatError, SettingsError, StorageError
+from rocktop_ray.errors import AudioError, AudioFormatError, SettingsError, StorageError, storage_errors
 from rocktop_ray.protocols import Array
+from rocktop_ray.store.atomic import atomic_path
 
 TAGS = ("title", "artist", "comment", "copyright", "software")
 _BLOCK = 1 << 16
-_DISK_TROUBLE = (errno.EIO, errno.EACCES, errno.EFBIG, errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+_SPOOL = 16 * 1024**2
 
 
 class _File(Protocol):
@@ -88,7 +87,7 @@ def open_writer(
     """Opens an output file. It appears under its name only when the ``with`` block ends without an error.
 
     Until then a hidden ``.part`` file beside it grows; a failure removes it, a killed process leaves only that. An
-    existing file is replaced at once. A binary file object receives everything at the end.
+    existing file is replaced in one step, a missing folder is made. A file object receives everything at the end.
 
     Args:
         target: path, or writable binary file object.
@@ -101,7 +100,7 @@ def open_writer(
 
     Raises:
         AudioFormatError: the format refuses the rate, bitrate or channels.
-        StorageError: the folder is missing or read-only, or the disk is full.
+        StorageError: the folder is read-only, the path is a folder, or the disk is full.
         AudioError: nothing was written into it, or not numbers.
     """
     path = Path(target) if isinstance(target, str | os.PathLike) else None
@@ -111,7 +110,7 @@ def open_writer(
     texts = _check_tags(tags)
     name = str(path) if path is not None else "the output"
     try:
-        with _destination(target) as file:
+        with _destination(target, name) as file:
             opened: _File = (WavFile if output.format.codec == "pcm" else LibavFile)(file, output, texts, seed)
             try:
                 writer = Writer(opened, output, name)
@@ -123,42 +122,24 @@ def open_writer(
                 opened.abort()
                 raise
     except FFmpegError as error:
-        if error.errno in _DISK_TROUBLE:
-            raise StorageError(f"{name} could not be written: {error.strerror}", stage="output") from error
         raise AudioFormatError(
             f"{name} could not be encoded as {output.format.name}: {error}", stage="output"
         ) from error
 
 
 @contextmanager
-def _destination(target: str | os.PathLike[str] | BinaryIO) -> Iterator[IO[bytes]]:
-    """A file to write into, moved to its place on success. OSErrors of its own become StorageErrors."""
+def _destination(target: str | os.PathLike[str] | BinaryIO, name: str) -> Iterator[IO[bytes]]:
+    """A file to write into, moved to its place on success."""
     if not isinstance(target, str | os.PathLike):
-        with tempfile.SpooledTemporaryFile(max_size=16 * 1024**2) as spooled:
+        with storage_errors(name), tempfile.SpooledTemporaryFile(max_size=_SPOOL) as spooled:
             yield spooled
             spooled.seek(0)
             shutil.copyfileobj(spooled, target)
         return
-    path = Path(target)
-    if path.is_dir():
-        raise StorageError(f"{path} is a folder; name a file", stage="output")
-    part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.part")
-    try:
-        raw = part.open("xb")
-    except FileNotFoundError as error:
-        raise StorageError(f"the folder {path.parent} does not exist", stage="output") from error
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}", stage="output") from error
-    try:
-        with raw:
-            yield raw
-        part.replace(path)
-    except BaseException:
-        # The handle may still hold bytes that the full disk refuses: closing it again fails, and that is fine.
-        with suppress(OSError):
-            raw.close()
-        part.unlink(missing_ok=True)
-        raise
+    if Path(target).is_dir():
+        raise StorageError(f"{name} is a folder; name a file", stage="output")
+    with atomic_path(Path(target)) as part, part.open("xb") as file:
+        yield file
 
 
 def write_take(

@@ -36,7 +36,7 @@ class LibavFile:
         self._container.metadata.update(tags)
         self._layout = "mono" if output.channels == 1 else "stereo" if output.channels == 2 else f"{output.channels}c"
         self._stream: Any = self._container.add_stream(entry.codec, rate=output.rate, layout=self._layout)
-        context = self._stream.codec_context
+        context: Any = self._stream.codec_context
         context.flags |= Flags.bitexact
         self._kind = _SAMPLE_FORMATS.get(entry.codec) or ("s16" if entry.bits == 16 else "s32")
         context.format = self._kind

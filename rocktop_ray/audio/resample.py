@@ -20,7 +20,7 @@ class StreamResampler:
     """Resamples block by block: all blocks together equal ``resample`` of the whole to 1e-6 of full scale."""
 
     def __init__(self, from_rate: int, to_rate: int, channels: int | None = None) -> None:
-        """For float32 blocks ``[n]`` (channels None) or ``[n, channels]``. Raises SettingsError for rates below 1 Hz."""
+        """For float32 blocks ``[n]`` (channels None) or ``[n, channels]``. Raises SettingsError below 1 Hz."""
         if from_rate < 1 or to_rate < 1:
             raise SettingsError(f"cannot resample from {from_rate} Hz to {to_rate} Hz")
         self._rates = (from_rate, to_rate)
