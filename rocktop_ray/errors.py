@@ -17,8 +17,8 @@ class RocktopError(Exception):
 
     Class attributes (an instance may override ``stage`` and ``retryable``):
         code: stable machine-readable name, snake case.
-        stage: where it happened: input, audio, content, pitch, retrieval, voice, acoustic, vocoder, output, models or
-            store.
+        stage: where it happened: input, download, audio, content, pitch, retrieval, voice, acoustic, vocoder, output,
+            models or store.
         http_status: status of an HTTP answer.
         exit_code: exit status of the command line (sysexits-like, 64-78; 130 for cancelled).
         retryable: True if the same call may succeed later.
@@ -103,10 +103,88 @@ class FetchError(RocktopError):
     code, stage, http_status, exit_code, retryable = "fetch_failed", "models", 502, 69, True
 
 
+class UrlUnreachableError(FetchError):
+    """The server behind a foreign address cannot be reached, or answers with a fault of its own."""
+
+    code, stage = "url_unreachable", "download"
+
+
+class UrlRefusedError(FetchError):
+    """A foreign address is not one that this system opens: scheme, host, port, address or redirect."""
+
+    code, stage, http_status, exit_code, retryable = "url_refused", "download", 422, 64, False
+
+
+class UrlNotFoundError(FetchError):
+    """Nothing lies behind a foreign address."""
+
+    code, stage, http_status, exit_code, retryable = "url_not_found", "download", 404, 66, False
+
+
+class UrlForbiddenError(FetchError):
+    """The server wants credentials, or a signed link has run out."""
+
+    code, stage, http_status, exit_code, retryable = "url_forbidden", "download", 403, 77, False
+
+
+class UrlTimeoutError(FetchError):
+    """The server was silent for too long, or too slow in all."""
+
+    code, stage, http_status = "url_timeout", "download", 504
+
+
+class UrlTooLargeError(FetchError):
+    """A foreign file is larger than the limit."""
+
+    code, stage, http_status, exit_code, retryable = "url_too_large", "download", 413, 65, False
+
+
+class UrlContentError(FetchError):
+    """What lies behind a foreign address is not the kind of file asked for."""
+
+    code, stage, http_status, exit_code, retryable = "url_content", "download", 422, 65, False
+
+
 class StorageError(RocktopError):
     """The disk or object store refused: full, read-only, no permission, gone."""
 
     code, stage, http_status, exit_code = "storage_failed", "store", 507, 74
+
+
+class ObjectMissingError(StorageError):
+    """No object of that key in the store."""
+
+    code, http_status, exit_code = "object_missing", 404, 66
+
+
+class ObjectChangedError(StorageError):
+    """An object is not, or no longer, the one that the caller named by its ETag."""
+
+    code, http_status = "object_changed", 412
+
+
+class StorageDeniedError(StorageError):
+    """The store refuses the configured credentials, or they do not allow this."""
+
+    code, http_status, exit_code = "storage_denied", 502, 77
+
+
+class BucketMissingError(StorageError):
+    """The configured bucket does not exist."""
+
+    code, http_status, exit_code = "bucket_missing", 502, 78
+
+
+class StorageUnavailableError(StorageError):
+    """The store is down, or too busy to answer."""
+
+    code, http_status, retryable = "storage_unavailable", 503, True
+
+
+class StorageTimeoutError(StorageUnavailableError):
+    """The store was silent for too long, or too slow in all."""
+
+    code, http_status = "storage_timeout", 504
 
 
 class CancelledError(RocktopError):
