@@ -12,7 +12,7 @@ CONTENT_ENCODERS = ("hubert-v1", "hubert-v2", "whisper-base", "whisper-tiny.en")
 """Names that ``build_content_encoder`` knows; each is also the name in the encoder's ``ContentSpec``."""
 
 
-def build_content_encoder(name: str, *, path: Path | None = None, device: str = "cpu") -> ContentEncoder:
+def build_content_encoder(name: str, *, path: str | Path | None = None, device: str = "cpu") -> ContentEncoder:
     """The encoder ``name`` with the weights at ``path``, or else those of the models folder.
 
     ``path`` is, for the HuBERT encoders, a fairseq ``.pt``, a ``.safetensors`` or a transformers folder; for Whisper

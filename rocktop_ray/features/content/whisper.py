@@ -33,7 +33,7 @@ class WhisperEncoder:
         self._spec = ContentSpec(name, net.config.width)
 
     @classmethod
-    def load(cls, path: Path, *, name: str = "whisper-base", device: str = "cpu") -> WhisperEncoder:
+    def load(cls, path: str | Path, *, name: str = "whisper-base", device: str = "cpu") -> WhisperEncoder:
         """From the safetensors file that ``rocktop models fetch`` makes. Raises VoiceFormatError if it is another."""
         return cls(load_net(path), name=name, device=device)
 
@@ -87,7 +87,7 @@ def normalise(features: Array) -> Array:
     return ((features - mean) / np.maximum(spread, 1e-5)).astype(np.float32)
 
 
-def load_net(path: Path) -> WhisperEncoderNet:
+def load_net(path: str | Path) -> WhisperEncoderNet:
     """The network in a ``rocktop-whisper-encoder`` safetensors file, as float32."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
