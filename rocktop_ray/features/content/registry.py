@@ -29,4 +29,4 @@ def build_content_encoder(name: str, *, path: str | Path | None = None, device: 
         return WhisperEncoder.load(path or find(f"{name}-encoder"), name=name, device=device)
     from rocktop_ray.features.content.hubert import HubertEncoder
 
-    return HubertEncoder.load(path or find("hubert_base"), version=name.removeprefix("hubert-"), device=device)
+    return HubertEncoder.load(path or find("hubert_base"), version="v1" if name == "hubert-v1" else "v2", device=device)
