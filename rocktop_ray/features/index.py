@@ -163,7 +163,11 @@ class RetrievalIndex:
 
     def save(self, path: str | Path) -> None:
         """Write the file as faiss would, atomically. Raises StorageError."""
-        write_bytes(path, serialise(self.arrays))
+        write_bytes(path, self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """The index as faiss would write it."""
+        return serialise(self.arrays)
 
 
 def list_count(count: int) -> int:

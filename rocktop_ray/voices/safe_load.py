@@ -12,18 +12,19 @@ import zipfile
 from collections.abc import Callable, Collection
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import torch
 
 from rocktop_ray.errors import StorageError, UnsafeFileError, VoiceFormatError, VoiceNotFoundError
 from rocktop_ray.voices.pickle_machine import MAX_PICKLE, Inert, Machine, Name, NumpyType, Storage, TensorRef
-from rocktop_ray.voices.safetensors_file import MAX_HEADER, read_bytes, read_safetensors
+from rocktop_ray.voices.safetensors_file import MAX_HEADER, read_bytes, read_metadata, read_safetensors
 
-__all__ = ["MAX_BYTES", "Inert", "is_safetensors", "load_pickle_tensors", "load_safetensors"]
+__all__ = ["MAX_BYTES", "Inert", "is_safetensors", "load_metadata", "load_pickle_tensors", "load_safetensors"]
 
 MAX_BYTES = 2 << 30
 """Default bound on the tensors of one file: twice the largest encoder in use, with room for training state."""
+_T = TypeVar("_T")
 _MAX_DEPTH = 64
 _MAX_ENTRIES = 65_536
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -77,10 +78,25 @@ def load_safetensors(path: str | Path, *, max_bytes: int = MAX_BYTES) -> tuple[d
     Header length, offsets, shapes and types are checked against the file's size before any tensor is made. Raises
     VoiceFormatError, VoiceNotFoundError or StorageError.
     """
-    path = Path(path)
+    return _parsed(Path(path), lambda file: read_safetensors(file, max_bytes))
+
+
+def load_metadata(path: str | Path) -> dict[str, str]:
+    """Only the string metadata of a ``.safetensors`` file. Raises as ``load_safetensors``."""
+    return _parsed(Path(path), read_metadata)
+
+
+def is_safetensors(path: str | Path) -> bool:
+    """Whether the file starts like safetensors: a length, then a JSON object."""
+    with _open(Path(path)) as file:
+        start = file.read(9)
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") <= MAX_HEADER
+
+
+def _parsed(path: Path, parse: Callable[[IO[bytes]], _T]) -> _T:
     with _open(path) as file:
         try:
-            return read_safetensors(file, max_bytes)
+            return parse(file)
         except VoiceFormatError as error:
             raise VoiceFormatError(f"{path.name}: {error.message}") from error
         except (ValueError, KeyError, TypeError, OverflowError, EOFError, RecursionError) as error:
@@ -89,13 +105,6 @@ def load_safetensors(path: str | Path, *, max_bytes: int = MAX_BYTES) -> tuple[d
             raise VoiceFormatError(f"{path.name}: needs more memory than there is") from error
         except OSError as error:
             raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def is_safetensors(path: str | Path) -> bool:
-    """Whether the file starts like safetensors: a length, then a JSON object."""
-    with _open(Path(path)) as file:
-        start = file.read(9)
-    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") <= MAX_HEADER
 
 
 def _open(path: Path) -> IO[bytes]:

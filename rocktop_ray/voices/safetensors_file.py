@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+from collections.abc import Mapping
 from math import prod
 from typing import IO, Any
 
@@ -31,20 +32,9 @@ _DTYPES = {
 
 def read_safetensors(file: IO[bytes], max_bytes: int) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors and string metadata. Raises VoiceFormatError, ValueError, KeyError, TypeError or EOFError if damaged."""
+    header, metadata, start = _header(file)
     size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    if size < 8:
-        raise VoiceFormatError("not a safetensors file: shorter than its header")
-    length = int.from_bytes(file.read(8), "little")
-    if length > min(MAX_HEADER, size - 8):
-        raise VoiceFormatError(f"not a safetensors file, or cut off: header of {length} bytes in a file of {size}")
-    header = json.loads(file.read(length).decode("utf-8"))
-    if not isinstance(header, dict):
-        raise VoiceFormatError("not a safetensors file: its header is no object")
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise VoiceFormatError("safetensors metadata must be strings")
-    room = size - 8 - length
+    room = size - start
     if room > max_bytes:
         raise VoiceFormatError(f"{room} bytes of tensors, at most {max_bytes} are allowed")
     places = []
@@ -62,9 +52,32 @@ def read_safetensors(file: IO[bytes], max_bytes: int) -> tuple[dict[str, torch.T
             raise VoiceFormatError(f"tensors {before[2]!r} and {after[2]!r} overlap")
     tensors = {}
     for begin, end, name, dtype, shape in places:
-        file.seek(8 + length + begin)
+        file.seek(start + begin)
         tensors[name] = read_bytes(file, end - begin).view(dtype).reshape(shape)
     return {name: tensors[name] for name in header}, metadata
+
+
+def read_metadata(file: IO[bytes]) -> dict[str, str]:
+    """Only the string metadata. Raises as ``read_safetensors``."""
+    return _header(file)[1]
+
+
+def _header(file: IO[bytes]) -> tuple[dict[str, Any], dict[str, str], int]:
+    """Tensor entries, metadata, and where the tensors' bytes start."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if size < 8:
+        raise VoiceFormatError("not a safetensors file: shorter than its header")
+    length = int.from_bytes(file.read(8), "little")
+    if length > min(MAX_HEADER, size - 8):
+        raise VoiceFormatError(f"not a safetensors file, or cut off: header of {length} bytes in a file of {size}")
+    header = json.loads(file.read(length).decode("utf-8"))
+    if not isinstance(header, dict):
+        raise VoiceFormatError("not a safetensors file: its header is no object")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise VoiceFormatError("safetensors metadata must be strings")
+    return header, metadata, 8 + length
 
 
 def _ints(value: Any) -> list[int]:
@@ -85,3 +98,24 @@ def read_bytes(stream: IO[bytes], count: int) -> torch.Tensor:
         view[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
         done += len(piece)
     return buffer
+
+
+def safetensors_bytes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file. Tensors keep their order, types and bits. Raises VoiceFormatError for other types."""
+    names = {dtype: name for name, dtype in _DTYPES.items()}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    parts, at = [], 0
+    for name, tensor in tensors.items():
+        if tensor.dtype not in names:
+            raise VoiceFormatError(f"tensor {name!r} of type {tensor.dtype} cannot be written as safetensors")
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        header[name] = {
+            "dtype": names[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [at, at + len(data)],
+        }
+        parts.append(data)
+        at += len(data)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
