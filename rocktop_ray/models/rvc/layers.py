@@ -31,6 +31,17 @@ class ChannelNorm(nn.Module):
         return F.layer_norm(x.mT, self.gamma.shape, self.gamma, self.beta).mT
 
 
+def random_table(*shape: int, scale: float = 1.0) -> Tensor:
+    """Normal values; left empty on the meta device, where drawing them would import torch's compiler for seconds."""
+    table = torch.empty(shape)
+    return table if table.is_meta else table.normal_(std=scale)
+
+
+def embedding(rows: int, width: int) -> nn.Embedding:
+    """An embedding that starts from normal values."""
+    return nn.Embedding.from_pretrained(random_table(rows, width), freeze=False)
+
+
 def masked(x: Tensor, mask: Tensor | None) -> Tensor:
     """``x * mask``; None means that every frame counts."""
     return x if mask is None else x * mask

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rocktop_ray.models.rvc.config import SynthesizerConfig
-from rocktop_ray.models.rvc.layers import ChannelNorm, masked
+from rocktop_ray.models.rvc.layers import ChannelNorm, embedding, masked, random_table
 from rocktop_ray.models.rvc.pitch_bins import BINS
 
 WINDOW = 10
@@ -33,8 +33,8 @@ class RelativeAttention(nn.Module):
         self.conv_v = nn.Conv1d(channels, channels, 1)
         self.conv_o = nn.Conv1d(channels, channels, 1)
         width = channels // heads
-        self.emb_rel_k = nn.Parameter(torch.randn(1, 2 * WINDOW + 1, width) * width**-0.5)
-        self.emb_rel_v = nn.Parameter(torch.randn(1, 2 * WINDOW + 1, width) * width**-0.5)
+        self.emb_rel_k = nn.Parameter(random_table(1, 2 * WINDOW + 1, width, scale=width**-0.5))
+        self.emb_rel_v = nn.Parameter(random_table(1, 2 * WINDOW + 1, width, scale=width**-0.5))
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -114,7 +114,7 @@ class PriorEncoder(nn.Module):
         super().__init__()
         self.emb_phone = nn.Linear(config.content_dim, config.hidden_channels)
         if config.uses_f0:
-            self.emb_pitch = nn.Embedding(BINS, config.hidden_channels)
+            self.emb_pitch = embedding(BINS, config.hidden_channels)
         self.uses_f0 = config.uses_f0
         self.encoder = Transformer(config)
         self.proj = nn.Conv1d(config.hidden_channels, 2 * config.inter_channels, 1)

@@ -59,24 +59,33 @@ class RefineResBlock(nn.Module):
         return x
 
 
+class NoisyBlock(nn.Sequential):
+    """A residual block between two noise gains."""
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__(NoiseGain(channels), RefineResBlock(channels, kernel), NoiseGain(channels))
+
+    def forward(self, x: Tensor, name: str, jitter: Jitter | None) -> Tensor:
+        """``[batch, channels, samples]`` -> the same shape; noise comes from the tables ``name.0`` and ``name.2``."""
+        before, block, after = self
+        noise = [None if jitter is None else jitter(f"{name}.{place}", *x.shape[1:]) for place in (0, 2)]
+        return after(block(before(x, noise[0])), noise[1])
+
+
 class ParallelBlocks(nn.Module):
     """A convolution, then the mean of residual blocks of different kernels, each between two noise gains."""
 
     def __init__(self, wide: int, narrow: int) -> None:
         super().__init__()
         self.input_conv = nn.Conv1d(wide, narrow, EDGE_KERNEL, padding=same_padding(EDGE_KERNEL))
-        self.blocks = nn.ModuleList(
-            nn.ModuleList([NoiseGain(narrow), RefineResBlock(narrow, kernel), NoiseGain(narrow)])
-            for kernel in BLOCK_KERNELS
-        )
+        self.blocks = nn.ModuleList(NoisyBlock(narrow, kernel) for kernel in BLOCK_KERNELS)
 
     def forward(self, x: Tensor, name: str, jitter: Jitter | None) -> Tensor:
         """``[batch, wide, samples]`` -> ``[batch, narrow, samples]``; ``name`` begins the names of its noise tables."""
         x = self.input_conv(x)
         total = torch.zeros_like(x)
-        for index, (before, block, after) in enumerate(self.blocks):
-            noise = [None, None] if jitter is None else [jitter(f"{name}.{index}.{k}", *x.shape[1:]) for k in (0, 2)]
-            total = total + after(block(before(x, noise[0])), noise[1])
+        for index, block in enumerate(self.blocks):
+            total = total + block(x, f"{name}.{index}", jitter)
         return total / len(self.blocks)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from rocktop_ray.models.rvc.config import SynthesizerConfig
 from rocktop_ray.models.rvc.flow import Flow, PosteriorEncoder
 from rocktop_ray.models.rvc.hifigan import HifiganDecoder
+from rocktop_ray.models.rvc.layers import embedding
 from rocktop_ray.models.rvc.prior_encoder import PriorEncoder
 from rocktop_ray.models.rvc.refinegan import RefineganDecoder
 
@@ -26,7 +27,7 @@ class Synthesizer(nn.Module):
             self.enc_q = PosteriorEncoder(config)
         self.flow = Flow(config)
         self.dec = RefineganDecoder(config) if config.decoder == "refinegan" else HifiganDecoder(config)
-        self.emb_g = nn.Embedding(config.speakers, config.gin_channels)
+        self.emb_g = embedding(config.speakers, config.gin_channels)
 
     def speaker(self, ids: Tensor) -> Tensor:
         """Speaker numbers ``[batch]`` -> conditioning ``[batch, gin, 1]``."""

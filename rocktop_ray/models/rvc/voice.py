@@ -45,7 +45,7 @@ class RvcVoice:
         self.device = torch.device(device)
         self.dtype = dtype
         self.model = build(config)
-        weights = {name: tensor.to(self.device, dtype) for name, tensor in fold(state, config).items()}
+        weights = {name: tensor.to(self.device, dtype) for name, tensor in fold(state, self.model).items()}
         self.model.load_state_dict(weights, assign=True)
         self.model.requires_grad_(False).eval()
         self.context = context_frames(config)

@@ -37,13 +37,13 @@ def file_layout(config: SynthesizerConfig, *, training: bool = False) -> dict[st
     return layout
 
 
-def fold(state: Mapping[str, Tensor], config: SynthesizerConfig) -> dict[str, Tensor]:
-    """A file's weights -> float32 weights of ``Synthesizer(config)``, weight normalisation multiplied out.
+def fold(state: Mapping[str, Tensor], model: Synthesizer) -> dict[str, Tensor]:
+    """A file's weights -> float32 weights of ``model``, weight normalisation multiplied out.
 
     Takes ``weight_g``/``weight_v``, ``parametrizations.weight.original0``/``1`` or plain ``weight``, of any float type;
     the posterior encoder's are left out. Raises VoiceFormatError with a report of what does not fit.
     """
-    model = build(config)
+    config = model.config
     if sum(parameter.numel() for parameter in model.parameters()) > MAX_PARAMETERS:
         raise VoiceFormatError(f"the voice's config asks for more than {MAX_PARAMETERS:,} weights")
     given = {_our_name(name, config): tensor for name, tensor in state.items() if not name.startswith(_POSTERIOR)}
