@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -128,13 +129,11 @@ def run_batch(
         raise SettingsError(f"at least one process is needed, not {jobs}")
     pairs, others = plan(source, target, suffix)
     report = BatchReport(others=others)
-    folder = target if source.is_dir() else pairs[0][1].parent
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        journal = _Journal(folder / JOURNAL, settings)
+    # One file is done again each time: no journal is left in a folder that is not ours.
+    journal = _Journal(target, settings) if source.is_dir() else None
     waiting = []
     for file, result in pairs:
-        if journal.holds(file, result):
+        if journal is not None and journal.holds(file, result):
             report.skipped.append(file)
         else:
             waiting.append((file, result))
@@ -142,7 +141,8 @@ def run_batch(
         for file, result, error in run(waiting):
             if error is None:
                 report.done.append(file)
-                journal.note(file, result)
+                if journal is not None:
+                    journal.note(file, result)
             else:
                 report.failed.append((file, error))
             if on_progress is not None:
@@ -174,6 +174,10 @@ def _runner(work: Work, jobs: int) -> Iterator[Callable[[list[tuple[Path, Path]]
 
         try:
             yield run
+        except BrokenProcessPool as error:
+            raise RocktopError(
+                "a process died (out of memory?); run again, with fewer --jobs", stage="audio"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -190,17 +194,19 @@ def _attempt(work: Work, file: Path, result: Path) -> RocktopError | None:
 class _Journal:
     """The finished files of a target folder."""
 
-    def __init__(self, path: Path, settings: Mapping[str, object]) -> None:
-        self._path = path
+    def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
+        self._path = folder / JOURNAL
         self._settings = dict(settings)
         self._entries: dict[str, object] = {}
-        if path.exists():
-            for line in path.read_text("utf-8", errors="replace").splitlines():
-                try:
-                    entry = json.loads(line)
-                    self._entries[entry["result"]] = entry
-                except (ValueError, KeyError, TypeError):
-                    continue  # a line that a killed process did not finish
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lines = self._path.read_text("utf-8", errors="replace").splitlines() if self._path.exists() else []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                self._entries[entry["result"]] = entry
+            except (ValueError, KeyError, TypeError):
+                continue  # a line that a killed process did not finish
 
     def holds(self, file: Path, result: Path) -> bool:
         entry = self._entries.get(self._name(result))

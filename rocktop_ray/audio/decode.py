@@ -81,7 +81,7 @@ class Reader:
             )
 
     def _check_samples(self, block: Array, start: int) -> None:
-        peak = np.abs(block).max(initial=0.0)
+        peak = np.maximum(block.max(initial=0.0), -block.min(initial=0.0))
         if peak <= LOUDEST_SAMPLE:  # False for NaN
             return
         bad = ~np.isfinite(block)

@@ -138,8 +138,12 @@ def _destination(target: str | os.PathLike[str] | BinaryIO, name: str) -> Iterat
         return
     if Path(target).is_dir():
         raise StorageError(f"{name} is a folder; name a file", stage="output")
-    with atomic_path(Path(target)) as part, part.open("xb") as file:
+    with atomic_path(Path(target)) as part, _open_part(part) as file:
         yield file
+
+
+def _open_part(path: Path) -> IO[bytes]:
+    return path.open("xb")
 
 
 def write_take(

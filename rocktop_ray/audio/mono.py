@@ -19,23 +19,22 @@ class MonoMeter:
     """
 
     def __init__(self, channels: int) -> None:
-        self._channels = np.zeros(channels)
-        self._mean = 0.0
+        self._products = np.zeros((channels, channels))
 
     def add(self, block: Array) -> None:
         """Takes in ``[n, channels]``."""
         if block.shape[1] == 1:
             return
-        wide = block.astype(np.float64)
-        self._channels += np.square(wide).sum(axis=0)
-        self._mean += float(np.square(wide.mean(axis=1)).sum())
+        self._products += block.T @ block
 
     @property
     def channel(self) -> int | None:
         """The channel to take; None for the mean."""
-        energy = float(self._channels.mean())
-        if energy > 0 and self._mean < energy * 10 ** (CANCELLED_DB / 10):
-            return int(np.argmax(self._channels))
+        # Of the products of all pairs of channels: the diagonal holds their energies, the sum that of their sum.
+        energies = np.diag(self._products)
+        mean = self._products.sum() / len(energies) ** 2
+        if energies.any() and mean < energies.mean() * 10 ** (CANCELLED_DB / 10):
+            return int(np.argmax(energies))
         return None
 
 
@@ -45,4 +44,7 @@ def to_mono(block: Array, channel: int | None) -> Array:
         return np.ascontiguousarray(block[:, channel])
     if block.shape[1] == 1:
         return np.ascontiguousarray(block[:, 0])
-    return block.mean(axis=1, dtype=np.float64).astype(np.float32)
+    total = block[:, 0].copy()
+    for column in range(1, block.shape[1]):
+        total += block[:, column]
+    return total * np.float32(1 / block.shape[1])

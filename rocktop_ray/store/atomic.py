@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rocktop_ray.errors import StorageError
@@ -31,7 +31,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # a file stands where the folder should be
+            part.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
