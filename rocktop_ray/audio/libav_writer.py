@@ -1,8 +1,8 @@
 """Encoding by FFmpeg's libraries (PyAV): flac, Opus in ogg and webm, mp3, AAC in m4a.
 
 The same samples give the same bytes: FFmpeg's bit-exact mode leaves out random serial numbers and version strings.
-Lengths come back exact, with two exceptions: MP3 has up to 47 samples of silence more at some lengths, because LAME's tag
-can say no less, and Opus in webm fills takes below 20 ms.
+Lengths come back exact, with two exceptions: MP3 has up to 47 samples of silence more at some lengths, because LAME's
+tag can say no less, and Opus in webm fills takes below 20 ms.
 LAME turns the level down by 0.45 dB (a factor of 0.95), its guard against clipping in the decoder.
 """
 
