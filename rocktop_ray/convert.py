@@ -167,8 +167,8 @@ class Conversion:
         settings: ConvertSettings,
         melody: Array | None,
         noise: Noise,
-        on_progress: Callable[[Progress], None] | None,
-        cancel: Event | None,
+        on_progress: Callable[[Progress], None] | None = None,
+        cancel: Event | None = None,
     ) -> None:
         self.parts, self.settings, self.melody, self.noise = parts, settings, melody, noise
         self.on_progress, self.cancel = on_progress, cancel

@@ -13,7 +13,7 @@ import numpy as np
 
 from rocktop_ray.audio.decode import iter_take, probe
 from rocktop_ray.audio.encode import open_writer
-from rocktop_ray.audio.formats import check_output
+from rocktop_ray.audio.formats import Output, check_output, format_for
 from rocktop_ray.audio.info import DEFAULT_LIMITS, AudioInfo, AudioLimits
 from rocktop_ray.audio.resample import StreamResampler, resampled_length
 from rocktop_ray.chunks import TAKE_RATE
@@ -26,17 +26,6 @@ CEILING_DBFS = -1.0
 """Converted takes never peak above this: louder ones are turned down as a whole."""
 
 _BLOCK = 1 << 18
-
-
-@dataclass(frozen=True)
-class OutputFormat:
-    """How a take is written. ``bitrate`` in bit/s, None is the format's default; ``rate`` in Hz."""
-
-    name: str = "wav"
-    rate: int = TAKE_RATE
-    bitrate: int | None = None
-    normalise: bool = False
-    """Bring the peak to -1 dBFS also when it is lower."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +57,9 @@ def convert_file(
     source: Path,
     target: Path,
     settings: ConvertSettings | None = None,
-    output: OutputFormat | None = None,
+    output: Output | None = None,
     *,
+    normalise: bool = False,
     melody: Array | None = None,
     limits: AudioLimits = DEFAULT_LIMITS,
     on_progress: Callable[[Progress], None] | None = None,
@@ -78,10 +68,15 @@ def convert_file(
     """Convert one file. ``target`` appears only when it is complete.
 
     The result has the source's length: exactly its samples where the rates agree, else that time rounded to a sample.
-    Raises AudioError, AudioFormatError (before any work), SettingsError, StorageError, CancelledError.
+
+    Args:
+        output: from ``check_output``; None is what the target's ending says, at 48 kHz.
+        normalise: bring the peak to -1 dBFS also when it is lower.
+        melody: see ``Converter.convert``.
+
+    Raises AudioError, AudioFormatError, SettingsError, StorageError, CancelledError.
     """
-    output = output or OutputFormat()
-    check_output(output.name, output.rate, output.bitrate, 1)
+    output = output or check_output(format_for(target), TAKE_RATE)
     info = probe(source, limits)
     stages: dict[str, float] = {}
     f0_source, f0, key = [], [], 0.0
@@ -97,11 +92,11 @@ def convert_file(
             key = part.key
             for stage, spent in part.seconds.items():
                 stages[stage] = stages.get(stage, 0.0) + spent
-        gain = _gain(peak, output.normalise)
+        gain = _gain(peak, normalise)
         frames = resampled_length(samples, TAKE_RATE, output.rate)
         if info.frames is not None and info.rate == output.rate and abs(info.frames - frames) <= 1:
             frames = info.frames
-        with open_writer(target, output.name, output.rate, bitrate=output.bitrate) as writer:
+        with open_writer(target, output.format.name, output.rate, output.bitrate) as writer:
             for block in _fitted(_at_rate(_spooled(spool), output.rate), frames):
                 writer.write(block * np.float32(gain))
     return FileConversion(

@@ -36,6 +36,7 @@ def converter(voice_name: str) -> Converter:
     return Converter(encoder, rmvpe if voice.model.spec.uses_f0 else None, voice.model, voice.index)
 
 
+@cache
 def run(case: str) -> tuple[Converted, dict[str, np.ndarray]]:
     """From the golden's own 16 kHz input to our 48 kHz output, all draws zero."""
     golden = golden_data.case(case)

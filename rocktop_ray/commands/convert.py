@@ -77,15 +77,16 @@ def convert(
     """Convert a take into another voice. The result has exactly the source's length and never peaks above -1 dBFS."""
     import torch
 
+    from rocktop_ray.audio.formats import check_output, format_for
     from rocktop_ray.engine import build_engine
     from rocktop_ray.features.pitch.f0_file import read_f0_file
     from rocktop_ray.settings import ConvertSettings
-    from rocktop_ray.takes import convert_file, output_format
+    from rocktop_ray.takes import convert_file
 
     if threads is not None:
         torch.set_num_threads(threads)
     jobs = _jobs(source, target, format)
-    outputs = [output_format(path, format, rate, bitrate, normalise) for _, path in jobs]
+    outputs = [check_output(format or format_for(path), rate, bitrate) for _, path in jobs]
     given: dict[str, Any] = {
         "index_rate": index_rate,
         "protect": protect,
@@ -116,7 +117,16 @@ def convert(
     for (path, written), output in zip(jobs, outputs, strict=True):
         try:
             with conversion_bar(console, path) as watch:
-                done = convert_file(engine.converter, path, written, settings, output, melody=melody, on_progress=watch)
+                done = convert_file(
+                    engine.converter,
+                    path,
+                    written,
+                    settings,
+                    output,
+                    normalise=normalise,
+                    melody=melody,
+                    on_progress=watch,
+                )
         except RocktopError as error:
             if len(jobs) == 1:
                 raise
@@ -146,14 +156,15 @@ def convert(
 
 def _jobs(source: Path, target: Path, format: str | None) -> list[tuple[Path, Path]]:
     """(source, target) pairs: one file, or all recordings of a folder with its tree kept."""
-    from rocktop_ray.audio.formats import AUDIO_SUFFIXES, FORMATS
+    from rocktop_ray.audio.batch import recordings
+    from rocktop_ray.audio.formats import FORMATS
 
-    ending = "." + FORMATS[format].suffix if format in FORMATS else ".wav"
+    ending = FORMATS[format].suffix if format in FORMATS else ".wav"
     if not source.is_dir():
         return [(source, target / (source.stem + ending) if target.is_dir() else target)]
     if target.is_file():
         raise SettingsError(f"{source} is a folder: the target must be a folder too, {target} is a file")
-    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+    found = recordings(source)
     if not found:
         raise SettingsError(f"no recordings in {source}")
     return [(path, target / path.relative_to(source).with_suffix(ending)) for path in found]
