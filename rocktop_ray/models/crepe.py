@@ -22,6 +22,9 @@ _WIDTHS = (32, 4, 4, 4, 8, 16)
 class Layer(nn.Module):
     """Convolution, ReLU, affine map, max pooling by two."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int, padding: tuple[int, int]) -> None:
         super().__init__()
         self.conv = nn.Conv1d(channels_in, channels_out, kernel, stride)

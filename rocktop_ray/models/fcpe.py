@@ -6,7 +6,7 @@ expansion, 31-tap depthwise convolution, SiLU, pointwise contraction), and a 360
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -53,20 +53,21 @@ class FCPE(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, bins)
 
-    def forward(self, mel: Tensor, *, chunk: int = 3000) -> Tensor:
-        """Log-mel ``[mels, frames]`` -> salience ``[frames, bins]`` in 0..1.
+    def forward(self, mel: Tensor) -> Tensor:
+        """Log-mel ``[mels, frames]`` -> salience ``[frames, bins]`` in 0..1."""
+        return torch.cat(list(self.chunks(mel)))
 
-        Computed ``chunk`` frames at a time with their context, so memory does not grow with the length; the result is
-        that of one pass.
+    def chunks(self, mel: Tensor, size: int = 3000) -> Iterator[Tensor]:
+        """The rows of :meth:`forward`, ``size`` frames at a time, each chunk computed with its context.
+
+        Memory does not grow with the length, and the chunks are what one pass would give.
         """
         frames = mel.shape[1]
-        scale, shift = self._stem_statistics(mel, chunk)
-        parts = []
-        for start in range(0, frames, chunk):
-            stop = min(start + chunk, frames)
+        scale, shift = self._stem_statistics(mel, size)
+        for start in range(0, frames, size):
+            stop = min(start + size, frames)
             left, right = max(0, start - REACH), min(frames, stop + REACH)
-            parts.append(self._salience(mel, left, right, scale, shift)[start - left : stop - left])
-        return torch.cat(parts)
+            yield self._salience(mel, left, right, scale, shift)[start - left : stop - left]
 
     def _stem_hidden(self, mel: Tensor, start: int, stop: int) -> Tensor:
         """Frames ``start .. stop`` of the first convolution: ``[1, dim, stop - start]``."""

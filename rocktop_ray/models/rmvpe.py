@@ -2,8 +2,8 @@
 
 A residual U-Net over (time, mel band), a 3-channel convolution, a bidirectional GRU and a 360-way sigmoid. Batch norms
 are folded into the convolutions when the file is read. Activations are channels-last, time first in memory, and each
-level of the U-Net is computed in tiles of time that stay in cache, with the context that its convolutions need: the
-result is that of one pass, with less memory traffic.
+level of the U-Net is computed in tiles of time with the context that its convolutions need: the result is that of one
+pass, with less memory and less traffic to it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 STRIDE = 32
 """The number of frames must be a multiple of this."""
-_TILE_FLOATS = 1 << 18
+_TILE_FLOATS = 1 << 20
 
 
 class Residual(nn.Module):
@@ -36,31 +36,30 @@ class Residual(nn.Module):
 
 
 class Stage(nn.Module):
-    """A chain of residual blocks at one resolution."""
+    """A chain of residual blocks at one resolution, computed in tiles of time."""
 
     def __init__(self, channels_in: int, channels_out: int, blocks: int = 4) -> None:
         super().__init__()
         widths = [channels_in] + [channels_out] * (blocks - 1)
-        self.blocks = nn.ModuleList(Residual(width, channels_out) for width in widths)
+        self.blocks = nn.Sequential(*(Residual(width, channels_out) for width in widths))
+        self.channels = channels_out
         self.reach = 2 * blocks
-        self.width = max(channels_in, channels_out)
+        self.widest = max(channels_in, channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[1, channels_in, frames, bands]`` -> ``[1, channels_out, frames, bands]``."""
-        for block in self.blocks:
-            x = block(x)
-        return x
+        shape = (1, self.channels, *x.shape[2:])
+        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        for left, start, stop, right in self.tiles(*x.shape[2:]):
+            out[:, :, start:stop] = self.blocks(x[:, :, left:right])[:, :, start - left : stop - left]
+        return out
 
-    def tile(self, bands: int) -> int:
-        """Frames at a time whose activations fit the cache; never less than the context they cost, twice over."""
-        return max(4 * self.reach, _TILE_FLOATS // (self.width * bands))
-
-
-def tiles(frames: int, size: int, reach: int) -> list[tuple[int, int, int, int]]:
-    """``(left, start, stop, right)``: tiles of about ``size`` frames, each with up to ``reach`` of context."""
-    count = max(1, round(frames / size))
-    edges = [frames * part // count for part in range(count + 1)]
-    return [(max(0, a - reach), a, b, min(frames, b + reach)) for a, b in pairwise(edges)]
+    def tiles(self, frames: int, bands: int) -> list[tuple[int, int, int, int]]:
+        """Tiles ``(left, start, stop, right)`` that cover ``frames``: start..stop with its context left..right."""
+        size = max(4 * self.reach, _TILE_FLOATS // (self.widest * bands))
+        count = max(1, round(frames / size))
+        edges = [frames * part // count for part in range(count + 1)]
+        return [(max(0, a - self.reach), a, b, min(frames, b + self.reach)) for a, b in pairwise(edges)]
 
 
 class Decoder(nn.Module):
@@ -73,14 +72,13 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """``[1, channels_in, frames, bands]``, skip ``[1, channels_out, 2 frames, 2 bands]`` -> shape of the skip."""
-        _, channels, frames, bands = skip.shape
-        out = _empty(channels, frames, bands, like=x)
-        for left, start, stop, right in tiles(frames, self.stage.tile(bands), self.stage.reach):
+        out = torch.empty_like(skip)
+        for left, start, stop, right in self.stage.tiles(*skip.shape[2:]):
             low = left // 2
             # frame 2 i + 1 is made of frames i and i + 1
             raised = self.up(x[:, :, low : right // 2 + 1]).relu_()[:, :, left - 2 * low :][:, :, : right - left]
-            wave = self.stage(torch.cat([raised, skip[:, :, left:right]], dim=1))
-            out[:, :, start:stop] = wave[:, :, start - left : stop - left]
+            tile = self.stage.blocks(torch.cat([raised, skip[:, :, left:right]], dim=1))
+            out[:, :, start:stop] = tile[:, :, start - left : stop - left]
         return out
 
 
@@ -95,6 +93,9 @@ class RMVPE(nn.Module):
         bins: pitch classes.
         hidden: width of the GRU, per direction.
     """
+
+    input_scale: Tensor
+    input_shift: Tensor
 
     def __init__(
         self, channels: int = 16, levels: int = 5, inner: int = 4, bands: int = 128, bins: int = 360, hidden: int = 256
@@ -118,7 +119,7 @@ class RMVPE(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         skips = []
         for stage in self.encoder:
-            skips.append(_encode(stage, x))
+            skips.append(stage(x))
             x = F.avg_pool2d(skips[-1], 2)
         for stage in self.inner:
             x = stage(x)
@@ -127,20 +128,6 @@ class RMVPE(nn.Module):
         x = self.merge(x)[0].transpose(0, 1).flatten(1)
         x, _ = self.gru(x[None])
         return torch.sigmoid(self.head(x[0, :frames]))
-
-
-def _encode(stage: Stage, x: Tensor) -> Tensor:
-    _, _, frames, bands = x.shape
-    channels = stage.blocks[-1].second.out_channels
-    out = _empty(channels, frames, bands, like=x)
-    for left, start, stop, right in tiles(frames, stage.tile(bands), stage.reach):
-        out[:, :, start:stop] = stage(x[:, :, left:right])[:, :, start - left : stop - left]
-    return out
-
-
-def _empty(channels: int, frames: int, bands: int, like: Tensor) -> Tensor:
-    shape = (1, channels, frames, bands)
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def tensors_from_file(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

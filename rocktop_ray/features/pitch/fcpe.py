@@ -37,21 +37,31 @@ class FcpeExtractor:
         self.device = torch.device(device)
         tensors = weight_tensors("fcpe", path)
         self.network = fit(FCPE, tensors, tensors_from_file, "the FCPE network fcpe_c_v001.pt", self.device)
-        self.mel = LogMel(low=0, htk=False, power_floor=1e-9, device=self.device)
-        self.cents = np.linspace(*(1200 * np.log2(np.array([LOW_HZ, HIGH_HZ]) / 10)), BINS)
+        self.front = LogMel(low=0, htk=False, power_floor=1e-9, device=self.device)
+        self.cents = np.linspace(1200 * np.log2(LOW_HZ / 10), 1200 * np.log2(HIGH_HZ / 10), BINS)
 
     def f0(self, audio: Array) -> Array:
         """Audio ``[samples]`` at 16 kHz -> F0 ``[samples // 160 + 1]`` in Hz, 0 = unvoiced. Raises AudioError."""
-        return analyse(
-            audio, lambda checked: local_average(self.salience(checked), self.cents, self.threshold, repeat_edge=True)
-        )
+        return analyse(audio, self._extract)
+
+    def decode(self, salience: Array) -> Array:
+        """Salience ``[frames, 360]`` -> F0 ``[frames]`` in Hz."""
+        return local_average(salience, self.cents, self.threshold, repeat_edge=True)
+
+    @torch.inference_mode()
+    def mel(self, audio: Array) -> torch.Tensor:
+        """Audio ``[samples]`` at 16 kHz -> log-mel ``[128, samples // 160 + 1]``; the last frame is repeated."""
+        samples = torch.from_numpy(audio).to(self.device)
+        left = (N_FFT - HOP) // 2
+        mel = self.front(pad_audio(samples, left, max(left, N_FFT - len(audio) - left)))
+        return torch.cat([mel, mel[:, -1:]], dim=1)[:, : len(audio) // HOP + 1]
 
     @torch.inference_mode()
     def salience(self, audio: Array) -> Array:
         """Audio ``[samples]`` at 16 kHz -> salience ``[samples // 160 + 1, 360]``."""
-        samples = torch.from_numpy(audio).to(self.device)
-        left = (N_FFT - HOP) // 2
-        mel = self.mel(pad_audio(samples, left, max(left, N_FFT - len(audio) - left)))
-        frames = len(audio) // HOP + 1
-        mel = torch.cat([mel, mel[:, -1:]], dim=1)[:, :frames]
-        return self.network(mel).cpu().numpy()
+        return np.asarray(self.network(self.mel(audio)).cpu())
+
+    @torch.inference_mode()
+    def _extract(self, audio: Array) -> Array:
+        chunks = self.network.chunks(self.mel(audio))
+        return np.concatenate([self.decode(np.asarray(chunk.cpu())) for chunk in chunks])

@@ -19,6 +19,7 @@ from rocktop_ray.protocols import Array
 N_FFT = 1024
 HOP = 160
 FLOOR = 1e-5
+_BATCH = 4000
 _LINEAR_HZ = 200 / 3
 _LOG_STEP = math.log(6.4) / 27
 
@@ -41,7 +42,8 @@ def mel_to_hz(mel: npt.ArrayLike, *, htk: bool) -> npt.NDArray[np.float64]:
 
 def mel_filters(rate: int, n_fft: int, bands: int, low: float, high: float, *, htk: bool) -> Array:
     """Triangular filters ``[bands, n_fft // 2 + 1]``, each with area 1 (in Hz), between ``low`` and ``high`` Hz."""
-    edges = mel_to_hz(np.linspace(*hz_to_mel([low, high], htk=htk), bands + 2), htk=htk)
+    first, last = hz_to_mel([low, high], htk=htk)
+    edges = mel_to_hz(np.linspace(first, last, bands + 2), htk=htk)
     bins = np.linspace(0, rate / 2, n_fft // 2 + 1)
     rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     fall = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
@@ -68,6 +70,14 @@ class LogMel:
 
     def __call__(self, padded: Tensor) -> Tensor:
         """Audio ``[samples]`` that carries its own padding -> log-mel ``[128, (samples - 1024) // 160 + 1]``."""
+        frames = (len(padded) - N_FFT) // HOP + 1
+        mel = torch.empty(self.bands, frames, device=padded.device)
+        for start in range(0, frames, _BATCH):
+            stop = min(start + _BATCH, frames)
+            mel[:, start:stop] = self._block(padded[start * HOP : (stop - 1) * HOP + N_FFT])
+        return mel
+
+    def _block(self, padded: Tensor) -> Tensor:
         spectrum = torch.stft(padded, N_FFT, HOP, window=self.window, center=False, return_complex=True)
         if self.power_floor:
             magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + self.power_floor)

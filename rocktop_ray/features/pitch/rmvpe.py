@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from rocktop_ray.features.pitch.checks import analyse, checked_threshold
@@ -13,9 +14,16 @@ from rocktop_ray.features.pitch.weights import fit, weight_tensors
 from rocktop_ray.models.rmvpe import RMVPE, tensors_from_file
 from rocktop_ray.protocols import Array
 
+WINDOW = 32_000
+OVERLAP = 1_024
+"""Takes beyond ``WINDOW`` frames (320 s) are analysed in windows with ``OVERLAP`` more frames to each side."""
+
 
 class RmvpeExtractor:
     """Pitch by ``rmvpe.pt``, as RVC decodes it.
+
+    The network sees a whole take at once, up to 320 s; longer takes go through in overlapping windows, so that memory
+    is bounded. Its recurrent layer then knows 10 s, not everything, of what lies beyond a window.
 
     Args:
         path: the weights file; None means the installed one.
@@ -31,25 +39,35 @@ class RmvpeExtractor:
     def __init__(self, path: Path | str | None = None, *, device: str = "cpu", threshold: float = 0.03) -> None:
         self.threshold = checked_threshold(threshold)
         self.device = torch.device(device)
-        network = fit(RMVPE, weight_tensors("rmvpe", path), tensors_from_file, "the RMVPE network", self.device)
-        self.network = network.to(memory_format=torch.channels_last)
+        tensors = weight_tensors("rmvpe", path)
+        self.network = fit(RMVPE, tensors, tensors_from_file, "the RMVPE network rmvpe.pt", self.device)
         self.front = LogMel(low=30, htk=True, device=self.device)
 
     def f0(self, audio: Array) -> Array:
         """Audio ``[samples]`` at 16 kHz -> F0 ``[samples // 160 + 1]`` in Hz, 0 = unvoiced. Raises AudioError."""
-        return analyse(audio, lambda checked: self.decode(self.salience(self.mel(checked))))
+        return analyse(audio, self._extract)
 
     @torch.inference_mode()
     def mel(self, audio: Array) -> Array:
         """Audio ``[samples]`` at 16 kHz -> log-mel ``[128, samples // 160 + 1]``."""
         samples = torch.from_numpy(audio).to(self.device)
-        return self.front(pad_audio(samples, N_FFT // 2, N_FFT // 2)).cpu().numpy()
+        return np.asarray(self.front(pad_audio(samples, N_FFT // 2, N_FFT // 2)).cpu())
 
     @torch.inference_mode()
     def salience(self, mel: Array) -> Array:
         """Log-mel ``[128, frames]`` -> salience ``[frames, 360]``."""
-        return self.network(torch.from_numpy(mel).to(self.device)).cpu().numpy()
+        return np.asarray(self.network(torch.from_numpy(mel).to(self.device)).cpu())
 
     def decode(self, salience: Array) -> Array:
         """Salience ``[frames, 360]`` -> F0 ``[frames]`` in Hz."""
         return local_average(salience, bin_cents(), self.threshold, repeat_edge=False)
+
+    def _extract(self, audio: Array) -> Array:
+        mel = self.mel(audio)
+        frames = mel.shape[1]
+        parts = []
+        for start in range(0, frames, WINDOW):
+            left, right = max(0, start - OVERLAP), min(frames, start + WINDOW + OVERLAP)
+            salience = self.salience(np.ascontiguousarray(mel[:, left:right]))
+            parts.append(self.decode(salience[start - left :][:WINDOW]))
+        return np.concatenate(parts)

@@ -19,7 +19,7 @@ _REACH = 4
 
 def bin_cents() -> npt.NDArray[np.float64]:
     """Cents above 10 Hz of the 360 classes of CREPE and RMVPE."""
-    return FIRST_CENT + CENTS_PER_BIN * np.arange(BINS)
+    return FIRST_CENT + CENTS_PER_BIN * np.arange(BINS, dtype=np.float64)
 
 
 def cents_to_hz(cents: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -58,5 +58,10 @@ def fit(
     if wrong:
         report = "; ".join(sorted(wrong)[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise VoiceFormatError(f"this is not {what}: {report}", stage="pitch")
-    network.load_state_dict({name: tensor.float().contiguous() for name, tensor in renamed.items()}, assign=True)
+    network.load_state_dict({name: _laid_out(tensor.float()) for name, tensor in renamed.items()}, assign=True)
     return network.eval().requires_grad_(False).to(device)
+
+
+def _laid_out(tensor: Tensor) -> Tensor:
+    """Contiguous; weights of 2-D convolutions channels-last, as their activations are."""
+    return tensor.contiguous(memory_format=torch.channels_last if tensor.ndim == 4 else torch.contiguous_format)
