@@ -1,0 +1,131 @@
+"""The ``rocktop-singer`` file: safetensors with float16 weights; the metadata says everything else.
+
+Metadata keys, all strings: ``format`` ("rocktop-singer"), ``format_version`` ("1"), ``config`` (JSON of
+``SingerConfig``), ``sample_rate``, ``encoder`` (name of the content encoder), ``speakers`` (JSON list of names),
+``defaults`` (JSON: settings of a conversion that suit the voice), ``default_extractor``, ``median_f0`` (Hz), ``info``,
+``licence``, ``credits``, ``training_data`` (SHA-256 over the training set), ``recipe`` (JSON).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+
+from rocktop_ray.errors import VoiceFormatError, VoiceNotFoundError
+from rocktop_ray.models.singer.network import SingerConfig, SingerNet
+
+FORMAT, VERSION = "rocktop-singer", "1"
+RATES = (24_000, 48_000)
+LARGEST = {"content_dim": 4096, "width": 1024, "expansion": 8, "kernel": 31, "speakers": 4096, "harmonic_bands": 512,
+           "noise_bands": 512, "high_bands": 128}  # fmt: skip
+"""Bounds on sizes that a file may ask for."""
+
+
+@dataclass(frozen=True)
+class SingerAbout:
+    """What a voice file says about itself, beside its sizes."""
+
+    sample_rate: int
+    encoder: str
+    speakers: tuple[str, ...]
+    defaults: dict[str, object] = field(default_factory=dict)
+    """Settings of a conversion that suit the voice, by the names of ``ConvertSettings``."""
+    default_extractor: str = "fcpe"
+    median_f0: float = 0.0
+    """Hz, of its training melodies."""
+    info: str = ""
+    licence: str = ""
+    credits: str = ""
+    training_data: str = ""
+    """SHA-256 over the training set."""
+    recipe: dict[str, object] = field(default_factory=dict)
+
+
+def write_singer(path: Path, net: SingerNet, about: SingerAbout) -> None:
+    """Writes the voice with float16 weights, under a temporary name first."""
+    metadata = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "config": json.dumps(dataclasses.asdict(net.config)),
+        "sample_rate": str(about.sample_rate),
+        "encoder": about.encoder,
+        "speakers": json.dumps(about.speakers),
+        "defaults": json.dumps(about.defaults),
+        "default_extractor": about.default_extractor,
+        "median_f0": f"{about.median_f0:.1f}",
+        "info": about.info,
+        "licence": about.licence,
+        "credits": about.credits,
+        "training_data": about.training_data,
+        "recipe": json.dumps(about.recipe),
+    }
+    tensors = {name: value.detach().half().contiguous() for name, value in net.state_dict().items()}
+    temporary = path.with_suffix(".tmp")
+    safetensors.torch.save_file(tensors, temporary, metadata)
+    temporary.replace(path)
+
+
+def read_singer(path: Path) -> tuple[SingerNet, SingerAbout]:
+    """The network and its description. Raises VoiceNotFoundError, or VoiceFormatError with a report."""
+    if not path.is_file():
+        raise VoiceNotFoundError(f"no voice file {path}")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT or metadata.get("format_version") != VERSION:
+                found = f"{metadata.get('format', 'none')} {metadata.get('format_version', '')}".strip()
+                raise VoiceFormatError(f"{path}: expected format {FORMAT} {VERSION}, found {found}")
+            net, about = SingerNet(_config(metadata)), _about(metadata)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise VoiceFormatError(f"{path}: not a readable safetensors file ({error})") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise VoiceFormatError(f"{path}: the description of the voice is damaged ({error!r})") from error
+    expected = net.state_dict()
+    report = [f"missing {name}" for name in expected if name not in tensors]
+    report += [f"unknown {name}" for name in tensors if name not in expected]
+    report += [
+        f"{name}: expected {tuple(expected[name].shape)}, found {tuple(value.shape)}"
+        for name, value in tensors.items()
+        if name in expected and value.shape != expected[name].shape
+    ]
+    report += [f"{name}: not finite" for name, value in tensors.items() if not torch.isfinite(value).all()]
+    if len(about.speakers) != net.config.speakers:
+        report.append(f"expected {net.config.speakers} speaker names, found {len(about.speakers)}")
+    if report:
+        raise VoiceFormatError(f"{path} does not fit its description: " + "; ".join(report[:8]))
+    net.load_state_dict({name: value.float() for name, value in tensors.items()})
+    return net, about
+
+
+def _config(metadata: dict[str, str]) -> SingerConfig:
+    given = json.loads(metadata["config"])
+    config = SingerConfig(**{**given, "dilations": tuple(int(d) for d in given["dilations"])})
+    for name, most in LARGEST.items():
+        if not isinstance(getattr(config, name), int) or not 1 <= getattr(config, name) <= most:
+            raise ValueError(f"{name} {getattr(config, name)!r} is not in 1 .. {most}")
+    if len(config.dilations) > 64 or not all(1 <= d <= 256 for d in config.dilations) or config.kernel % 2 == 0:
+        raise ValueError(f"dilations {config.dilations} or kernel {config.kernel}")
+    if not 1000 <= config.core_hz <= 20_000:
+        raise ValueError(f"core_hz {config.core_hz!r} is not in 1000 .. 20000")
+    return config
+
+
+def _about(metadata: dict[str, str]) -> SingerAbout:
+    rate = int(metadata["sample_rate"])
+    if rate not in RATES:
+        raise ValueError(f"sample_rate {rate} is not one of {RATES}")
+    defaults, recipe, speakers = (json.loads(metadata[name]) for name in ("defaults", "recipe", "speakers"))
+    if not isinstance(defaults, dict) or not isinstance(recipe, dict) or not isinstance(speakers, list):
+        raise ValueError("defaults and recipe must be objects, speakers a list")
+    texts = {name: metadata[name] for name in ("default_extractor", "info", "licence", "credits", "training_data")}
+    median = float(metadata["median_f0"])
+    return SingerAbout(
+        rate, metadata["encoder"], tuple(map(str, speakers)), defaults, recipe=recipe, median_f0=median, **texts
+    )

@@ -1,0 +1,1 @@
+"""Makes the bundle voice: data, training, evaluation. See docs/bundle.md."""
