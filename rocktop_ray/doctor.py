@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 import rocktop_ray
 from rocktop_ray import paths
@@ -207,7 +208,7 @@ def _sound_files() -> str:
 def _codecs() -> tuple[Codec, ...]:
     import av.codec
 
-    def has(name: str, mode: str) -> bool:
+    def has(name: str, mode: Literal["r", "w"]) -> bool:
         try:
             av.codec.Codec(name, mode)
         except av.codec.codec.UnknownCodecError:

@@ -18,6 +18,7 @@ Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 
 _CHUNK = 1 << 18
+_MOST_TRIES = 100
 _HOPELESS = {400, 401, 403, 404, 405, 410, 451}
 
 
@@ -27,37 +28,41 @@ def download(
     expected: Checked,
     *,
     progress: Progress | None = None,
-    attempts: int = 6,
-    pause: float = 1.0,
+    attempts: int = 4,
+    pause: float = 0.5,
     timeout: float = 30.0,
 ) -> None:
     """Fill ``part`` with the file at ``url`` (http or https), going on where an earlier call stopped, and check it.
 
-    Tries again after a broken connection, up to ``attempts`` times. What has arrived is kept for the next call when the
-    network fails, and removed when the content is wrong or the disk is full. Raises FetchError, StorageError.
+    Tries again after a broken connection, until ``attempts`` tries in a row bring nothing. What has arrived is kept for
+    the next call when the network fails, and removed when the content is wrong or the disk is full. Raises FetchError,
+    StorageError.
     """
     trouble: Exception | None = None
-    for attempt in range(attempts):
-        if attempt:
-            time.sleep(min(pause * 2 ** (attempt - 1), 15.0))
+    failures = 0
+    for _ in range(_MOST_TRIES):
+        before = _size(part)
         try:
-            resumed = _size(part) > 0
-            if _size(part) != expected.bytes:
+            if before != expected.bytes:
                 _transfer(url, part, expected, progress, timeout)
             if digest(part) == expected.sha256:
                 return
             part.unlink()
-            if not resumed:  # a resumed file may be two versions glued together: one fresh start is fair
-                raise FetchError(f"{url}: the content is not the known file (checksum differs)", retryable=False)
             trouble = FetchError(f"{url}: the content is not the known file (checksum differs)", retryable=False)
+            if not before:  # a resumed file may be two versions glued together: one fresh start is fair
+                raise trouble
         except urllib.error.HTTPError as error:
             trouble = error
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 part.unlink(missing_ok=True)
-            elif error.code in _HOPELESS:
+            elif error.code in _HOPELESS or error.code < 400:  # a redirect that may not be followed
                 break
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             trouble = error
+        failures = 0 if _size(part) > before else failures + 1
+        if failures >= attempts:
+            break
+        time.sleep(pause * 2**failures)
     if isinstance(trouble, FetchError):
         raise trouble
     raise FetchError(f"{url}: {_reason(trouble)}; try again, what has arrived is kept") from trouble

@@ -43,7 +43,12 @@ def convert_encoder(source: Path, target: Path, *, about: dict[str, str]) -> Non
     tensors = read_tensors(source, prefix="encoder/")
     state = {ours: tensors[theirs] for theirs in tensors if (ours := _our_name(theirs)) is not None}
     heads = tensors.get("encoder/num_heads")
-    if heads is None or "conv1.weight" not in state or any(not value.is_floating_point() for value in state.values()):
+    if (
+        heads is None
+        or heads.numel() != 1
+        or "conv1.weight" not in state
+        or any(not value.is_floating_point() for value in state.values())
+    ):
         raise VoiceFormatError(f"{source.name}: no float Whisper encoder inside", stage="content")
     layers = 1 + max((int(name.split(".")[1]) for name in state if name.startswith("blocks.")), default=-1)
     config = {"width": state["conv1.weight"].shape[0], "heads": int(heads), "layers": layers}

@@ -98,9 +98,16 @@ def load_net(path: str | Path) -> WhisperEncoderNet:
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise VoiceFormatError(f"{path}: not a Whisper encoder made by 'rocktop models fetch'", stage="content")
     try:
-        net = WhisperEncoderNet(WhisperConfig(int(about["width"]), int(about["heads"]), int(about["layers"])))
+        config = WhisperConfig(int(about["width"]), int(about["heads"]), int(about["layers"]))
+        # Compared first: sizes alone must not take the memory of the machine.
+        layers = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+        if (config.width, config.layers) != (len(state["conv1.bias"]), layers) or config.width % config.heads:
+            raise ValueError(
+                f"the file says {config}, its tensors are {len(state['conv1.bias'])} wide, {layers} layers"
+            )
+        net = WhisperEncoderNet(config)
         net.load_state_dict(state)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:
         raise VoiceFormatError(
             f"{path}: the encoder's tensors do not fit its sizes ({error})", stage="content"
         ) from error
