@@ -6,7 +6,8 @@ import sys
 
 import typer
 
-from rocktop_ray.errors import RocktopError
+from rocktop_ray.commands import audio, convert, demo, doctor, evaluate, models, voices
+from rocktop_ray.errors import CancelledError, RocktopError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,6 +15,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Turn a singer's take into another voice.",
 )
+app.command()(convert.convert)
+app.command()(demo.demo)
+app.command()(doctor.doctor)
+app.command()(evaluate.evaluate)
+app.add_typer(voices.app, name="voices")
+app.add_typer(models.app, name="models")
+app.add_typer(audio.app, name="audio")
 
 
 def main() -> None:
@@ -21,5 +29,11 @@ def main() -> None:
     try:
         app()
     except RocktopError as error:
-        sys.stderr.write(f"rocktop: {error.stage}: {error.message}\n")
-        sys.exit(error.exit_code)
+        _fail(error)
+    except KeyboardInterrupt:
+        _fail(CancelledError("stopped"))
+
+
+def _fail(error: RocktopError) -> None:
+    sys.stderr.write(f"rocktop: {error.stage}: {error.message}\n")
+    sys.exit(error.exit_code)

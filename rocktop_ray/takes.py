@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -50,6 +50,23 @@ class FileConversion:
     gain_db: float
     peak_dbfs: float
     stages: dict[str, float]
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work per second of the take."""
+        return sum(self.stages.values()) / self.seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        """All but the melodies, as plain data."""
+        return {
+            "source_format": {"rate": self.source.rate, "channels": self.source.channels, "codec": self.source.codec},
+            "seconds": self.seconds,
+            "key": self.key,
+            "gain_db": self.gain_db,
+            "peak_dbfs": self.peak_dbfs,
+            "stages": self.stages,
+            "real_time_factor": self.real_time_factor,
+        }
 
 
 def convert_file(

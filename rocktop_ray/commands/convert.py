@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,6 @@ import typer
 from rich.console import Console
 
 from rocktop_ray.commands.progress import conversion_bar
-from rocktop_ray.errors import RocktopError, SettingsError
 
 _ENGINE = "Engine"
 _SOUND = "Sound"
@@ -77,6 +77,7 @@ def convert(
     """Convert a take into another voice. The result has exactly the source's length and never peaks above -1 dBFS."""
     import torch
 
+    from rocktop_ray.audio.batch import run_batch
     from rocktop_ray.audio.formats import check_output, format_for
     from rocktop_ray.engine import build_engine
     from rocktop_ray.features.pitch.f0_file import read_f0_file
@@ -85,8 +86,8 @@ def convert(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    jobs = _jobs(source, target, format)
-    outputs = [check_output(format or format_for(path), rate, bitrate) for _, path in jobs]
+    name = format or (format_for(target) if target.suffix and not source.is_dir() and not target.is_dir() else "wav")
+    output = check_output(name, rate, bitrate)
     given: dict[str, Any] = {
         "index_rate": index_rate,
         "protect": protect,
@@ -113,58 +114,28 @@ def convert(
     )
     settings = ConvertSettings.from_mapping({**engine.voice.info.defaults, **fixed, **chosen})
     console = Console(stderr=True)
-    failed: RocktopError | None = None
-    for (path, written), output in zip(jobs, outputs, strict=True):
-        try:
-            with conversion_bar(console, path) as watch:
-                done = convert_file(
-                    engine.converter,
-                    path,
-                    written,
-                    settings,
-                    output,
-                    normalise=normalise,
-                    melody=melody,
-                    on_progress=watch,
-                )
-        except RocktopError as error:
-            if len(jobs) == 1:
-                raise
-            console.print(f"{path}: {error.message}", style="red", markup=False)
-            failed = error
-            continue
-        spent = sum(done.stages.values())
-        facts = {
-            "source": str(path),
-            "target": str(written),
-            "voice": engine.voice.name,
-            "seconds": done.seconds,
-            "key": done.key,
-            "gain_db": done.gain_db,
-            "peak_dbfs": done.peak_dbfs,
-            "real_time_factor": spent / done.seconds,
-            "stages": done.stages,
-        }
-        if as_json:
-            typer.echo(json.dumps(facts))
-        else:
-            speed = done.seconds / spent
-            typer.echo(f"{written}: {done.seconds:.2f} s, key {done.key:+g}, {speed:.1f} x real time")
-    if failed is not None:
-        raise failed
 
+    def work(take: Path, result: Path) -> None:
+        with conversion_bar(console, take) as watch:
+            done = convert_file(
+                engine.converter,
+                take,
+                result,
+                settings,
+                output,
+                normalise=normalise,
+                melody=melody,
+                on_progress=watch,
+            )
+        facts = {"source": str(take), "target": str(result), "voice": engine.voice.name, **done.as_dict()}
+        speed = f"{1 / facts['real_time_factor']:.1f} x real time"
+        line = f"{result}: {done.seconds:.2f} s, key {done.key:+g}, {speed}"
+        typer.echo(json.dumps(facts) if as_json else line)
 
-def _jobs(source: Path, target: Path, format: str | None) -> list[tuple[Path, Path]]:
-    """(source, target) pairs: one file, or all recordings of a folder with its tree kept."""
-    from rocktop_ray.audio.batch import recordings
-    from rocktop_ray.audio.formats import FORMATS
-
-    ending = FORMATS[format].suffix if format in FORMATS else ".wav"
-    if not source.is_dir():
-        return [(source, target / (source.stem + ending) if target.is_dir() else target)]
-    if target.is_file():
-        raise SettingsError(f"{source} is a folder: the target must be a folder too, {target} is a file")
-    found = recordings(source)
-    if not found:
-        raise SettingsError(f"no recordings in {source}")
-    return [(path, target / path.relative_to(source).with_suffix(ending)) for path in found]
+    how = {"voice": engine.voice.info.sha256 or voice, "output": name, "rate": rate, "bitrate": bitrate}
+    report = run_batch(source, target, work, {**how, **asdict(settings)}, suffix=output.format.suffix)
+    if not source.is_dir() and report.failed:
+        raise report.failed[0][1]
+    for take, error in report.failed:
+        typer.echo(f"failed: {take}: {error.message}", err=True)
+    report.raise_for_failures()
