@@ -11,13 +11,15 @@ from typing import Any
 
 import rocktop_ray
 from rocktop_ray.audio.decode import read_take
+from rocktop_ray.audio.resample import resample
 from rocktop_ray.chunks import TAKE_RATE
 from rocktop_ray.convert import Progress
 from rocktop_ray.engine import Engine, build_engine
 from rocktop_ray.errors import storage_errors
 from rocktop_ray.evaluate.picture import draw_conversion
-from rocktop_ray.evaluate.report import Report, default_speaker_encoder, evaluate_takes
+from rocktop_ray.evaluate.report import Report, default_pitch_extractor, default_speaker_encoder, evaluate_takes
 from rocktop_ray.evaluate.words import find_recogniser
+from rocktop_ray.protocols import ENCODER_RATE
 from rocktop_ray.settings import ConvertSettings
 from rocktop_ray.takes import FileConversion, convert_file
 from rocktop_ray.voices.open import bundle_folder
@@ -97,7 +99,9 @@ def run_demo(
         speaker=default_speaker_encoder(),
         recogniser=find_recogniser(),
     )
-    draw_conversion(picture, take, result, TAKE_RATE, done.f0_source, done.f0)
+    extractor = engine.converter.extractor or default_pitch_extractor()
+    sung = extractor.f0(resample(result, TAKE_RATE, ENCODER_RATE))
+    draw_conversion(picture, take, result, TAKE_RATE, done.f0_source, sung)
     shown = Demo(engine, done, report, load_seconds, (converted, picture, facts))
     with storage_errors(facts):
         facts.write_text(json.dumps(shown.as_dict(), indent=2) + "\n")

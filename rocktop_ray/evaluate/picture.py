@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from rocktop_ray.errors import storage_errors
 from rocktop_ray.protocols import FRAME_RATE, Array
@@ -51,6 +52,8 @@ def draw_conversion(path: Path, source: Array, result: Array, rate: int, f0_sour
     for name, f0, style in (("take", f0_source, "C0"), ("converted", f0_result, "C1")):
         axes["f0"].plot(np.arange(len(f0)) / FRAME_RATE, np.where(f0 > 0, f0, np.nan), style, label=name, linewidth=1.2)
     axes["f0"].set(xlabel="seconds", ylabel="F0, Hz", yscale="log")
+    axes["f0"].yaxis.set_major_formatter(ScalarFormatter())
+    axes["f0"].yaxis.set_minor_formatter(ScalarFormatter())
     axes["f0"].legend(loc="upper right")
     with storage_errors(path):
         canvas.print_png(str(path))
