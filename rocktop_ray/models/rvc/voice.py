@@ -11,12 +11,19 @@ from torch import Tensor
 from rocktop_ray.errors import SettingsError
 from rocktop_ray.models.rvc.config import SynthesizerConfig
 from rocktop_ray.models.rvc.context import context_frames
+from rocktop_ray.models.rvc.hifigan import HifiganDecoder
 from rocktop_ray.models.rvc.pitch_bins import coarse_pitch
 from rocktop_ray.models.rvc.refinegan import RefineganDecoder
 from rocktop_ray.models.rvc.source import sine_source
 from rocktop_ray.models.rvc.synthesizer import build
+from rocktop_ray.models.rvc.tiled import TILE, TiledDecoder, grid
 from rocktop_ray.models.rvc.weights import fold
 from rocktop_ray.protocols import Array, ContentSpec, Noise, VoiceSpec
+
+_PIECE = 20 * TILE
+"""Frames rendered at a time, so that memory does not grow with the take."""
+_PLAIN_PIECE = 200
+"""The same for a decoder that goes through the processor's memory layer by layer."""
 
 
 class RvcVoice:
@@ -48,6 +55,11 @@ class RvcVoice:
         weights = {name: tensor.to(self.device, dtype) for name, tensor in fold(state, self.model).items()}
         self.model.load_state_dict(weights, assign=True)
         self.model.requires_grad_(False).eval()
+        decoder = self.model.dec
+        on_cpu = self.device.type == "cpu"
+        fits = on_cpu and dtype == torch.float32
+        self._tiles = TiledDecoder(decoder) if fits and isinstance(decoder, HifiganDecoder) else None
+        self._piece = _PLAIN_PIECE if on_cpu and self._tiles is None else _PIECE
         self.context = context_frames(config)
         """Frames around a part that ``wave`` renders with it."""
         self._spec = VoiceSpec(
@@ -125,16 +137,35 @@ class RvcVoice:
         if start == stop:
             return np.zeros(0, np.float32)
         melody = self._melody(f0, frames, "vocoder")
-        low, high = max(0, start - self.context), min(frames, stop + self.context)
-        sines = self._sines(melody, low, high, noise, frame_offset)
-        decoded = self._decode(
-            self._tensor(latent[:, low:high]), self._speaker(speaker), sines, noise, frame_offset + low
-        )
-        hop = self.config.hop
-        return decoded[0, 0, (start - low) * hop : (stop - low) * hop].float().cpu().numpy()
+        embedded = self._speaker(speaker)
+        pieces = []
+        for begin, end in grid(start, stop, frame_offset, self._piece):
+            low, high = max(0, begin - self.context), min(frames, end + self.context)
+            sines = self._sines(melody, low, high, noise, frame_offset)
+            seen = self._tensor(latent[:, low:high])
+            piece = self._decode(seen, embedded, sines, noise, frame_offset + low, begin - low, end - low)
+            pieces.append(piece.float().cpu().numpy())
+        return np.concatenate(pieces)
 
-    def _decode(self, latent: Tensor, speaker: Tensor, sines: Tensor | None, noise: Noise | None, first: int) -> Tensor:
-        """Latent ``[1, latent, frames]`` -> wave ``[1, 1, frames * hop]``; ``first`` is the noise row of frame 0."""
+    def _decode(
+        self,
+        latent: Tensor,
+        speaker: Tensor,
+        sines: Tensor | None,
+        noise: Noise | None,
+        first: int,
+        start: int,
+        stop: int,
+    ) -> Tensor:
+        """Latent ``[1, latent, frames]`` -> wave ``[(stop - start) * hop]``; ``first`` is the noise row of frame 0."""
+        if self._tiles is not None:
+            source = None if sines is None else self.model.dec.m_source(sines)[0, 0]
+            return self._tiles.wave(latent[0], speaker[0], source, start=start, stop=stop, offset=first)
+        hop = self.config.hop
+        return self._plain(latent, speaker, sines, noise, first)[0, 0, start * hop : stop * hop]
+
+    def _plain(self, latent: Tensor, speaker: Tensor, sines: Tensor | None, noise: Noise | None, first: int) -> Tensor:
+        """The decoder module itself: latent ``[1, latent, frames]`` -> wave ``[1, 1, frames * hop]``."""
         decoder = self.model.dec
         if not isinstance(decoder, RefineganDecoder) or noise is None:
             return decoder(latent, speaker, sines)
