@@ -31,7 +31,7 @@ def fetch_command(
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     for weights in expand(names):
         there = location(weights).is_file() and not force
-        with Progress(*columns, console=console, transient=True) as bar:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task(weights.name, total=None)
             path = fetch(
                 weights,
