@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyworld
-from scipy.signal import medfilt
+from scipy.ndimage import median_filter
 
 from rocktop_ray.errors import SettingsError
 from rocktop_ray.features.pitch.checks import analyse
@@ -37,4 +37,5 @@ class HarvestExtractor:
         wave = audio.astype(np.float64)
         period = 1000 / FRAME_RATE
         f0, times = pyworld.harvest(wave, ENCODER_RATE, f0_floor=FLOOR_HZ, f0_ceil=CEILING_HZ, frame_period=period)
-        return medfilt(pyworld.stonemask(wave, f0, times, ENCODER_RATE), self.median).astype(np.float32)
+        refined = pyworld.stonemask(wave, f0, times, ENCODER_RATE)
+        return median_filter(refined, self.median, mode="constant").astype(np.float32)

@@ -16,7 +16,10 @@ from rocktop_ray.protocols import Array
 
 WINDOW = 32_000
 OVERLAP = 1_024
-"""Takes beyond ``WINDOW`` frames (320 s) are analysed in windows with ``OVERLAP`` more frames to each side."""
+"""Takes beyond ``WINDOW`` frames (320 s) are analysed in windows with ``OVERLAP`` more frames to each side.
+
+Both are multiples of the network's stride, so that its pooling falls on the same frames as in one pass.
+"""
 
 
 class RmvpeExtractor:
