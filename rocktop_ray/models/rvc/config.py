@@ -182,7 +182,7 @@ class SynthesizerConfig:
         if self.upsample_initial_channel < 2 ** len(self.upsample_rates):
             problems.append(f"upsample_initial_channel {self.upsample_initial_channel} is too small to halve per stage")
         for rate, size in zip(self.upsample_rates, self.upsample_kernel_sizes, strict=False):
-            if size < rate or ((size - rate) % 2 and not rate % 2):
+            if size < rate or ((size - rate) % 2 and (rate == 1 or not rate % 2)):
                 problems.append(f"upsample kernel {size} does not go with rate {rate}")
         if self.decoder != "hifigan" and not self.uses_f0:
             problems.append(f"the {self.decoder} decoder needs F0")
