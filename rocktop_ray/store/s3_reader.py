@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class S3Reader(io.RawIOBase):
     """The bytes of one version of an object: after a break, or a seek, the rest of the same ETag is asked for.
 
-    Reading that falls below ``settings.slowest`` bytes/s (after a grace of every silent try) raises StorageTimeoutError;
-    an object replaced meanwhile raises ObjectChangedError.
+    Reading that falls below ``settings.slowest`` bytes/s (after a grace of every silent try) raises
+    StorageTimeoutError; an object replaced meanwhile raises ObjectChangedError.
     """
 
     def __init__(self, client: Any, bucket: str, key: str, settings: StorageSettings) -> None:

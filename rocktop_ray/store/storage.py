@@ -79,7 +79,7 @@ class Storage(Protocol):
         """Copy inside the store. Raises ObjectMissingError."""
 
     def presigned_get(self, key: str, seconds: int) -> str:
-        """A link that lets anybody read the object for 1..604800 s. Raises SettingsError where there is no such thing."""
+        """A link that lets anybody read the object for 1..604800 s. Raises SettingsError if a store has none."""
 
     def public_url(self, key: str) -> str | None:
         """The address under the configured public prefix; None if there is none."""
