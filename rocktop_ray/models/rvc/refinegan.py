@@ -59,11 +59,11 @@ class RefineResBlock(nn.Module):
         return x
 
 
-class NoisyBlock(nn.Sequential):
+class NoisyBlock(nn.ModuleList):
     """A residual block between two noise gains."""
 
     def __init__(self, channels: int, kernel: int) -> None:
-        super().__init__(NoiseGain(channels), RefineResBlock(channels, kernel), NoiseGain(channels))
+        super().__init__([NoiseGain(channels), RefineResBlock(channels, kernel), NoiseGain(channels)])
 
     def forward(self, x: Tensor, name: str, jitter: Jitter | None) -> Tensor:
         """``[batch, channels, samples]`` -> the same shape; noise comes from the tables ``name.0`` and ``name.2``."""
