@@ -59,11 +59,10 @@ def sounding_span(audio: Array, rate: int, threshold_db: float = -50.0, keep_sec
         keep_seconds: of quiet left at each end.
     """
     hop = max(1, rate // 100)
-    frames = audio.reshape(len(audio), -1)
-    power = np.square(frames, dtype=np.float64).mean(axis=1)
-    starts = np.arange(0, len(power), hop)
-    if not len(starts):
+    if not len(audio):
         return 0, 0
+    power = np.square(audio.reshape(len(audio), -1), dtype=np.float64).mean(axis=1)
+    starts = np.arange(0, len(power), hop)
     counts = np.diff(np.append(starts, len(power)))
     loud = np.flatnonzero(np.add.reduceat(power, starts) / counts > from_db(threshold_db) ** 2)
     if not len(loud):

@@ -49,9 +49,9 @@ class LoudnessMeter:
 
     def add(self, block: Array) -> None:
         """Takes in ``[n]`` or ``[n, channels]``; all channels weigh the same."""
-        frames = np.asarray(block, np.float64).reshape(len(block), -1)
-        if not len(frames):
+        if not len(block):
             return
+        frames = np.asarray(block, np.float64).reshape(len(block), -1)
         if self._state is None:
             self._state = np.zeros((len(self._sections), 2, frames.shape[1]))
         weighted, self._state = sosfilt(self._sections, frames, axis=0, zi=self._state)

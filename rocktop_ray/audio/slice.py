@@ -24,7 +24,7 @@ class SliceSettings:
     threshold_db: float = -42.0
     """RMS in dBFS below which a frame is silent."""
     min_length: int = 1500
-    """No slice is cut shorter than this, unless the recording is."""
+    """A pause is cut only if it ends at least this long after its slice began."""
     min_interval: int = 400
     """The shortest pause at which the recording is cut."""
     hop: int = 15
@@ -46,7 +46,7 @@ def slice_spans(audio: Array, rate: int, settings: SliceSettings | None = None) 
     A recording not longer than ``min_length`` is one slice; one that is silent throughout has none.
     """
     chosen = settings or SliceSettings()
-    mono = audio.reshape(len(audio), -1).mean(axis=1) if audio.ndim > 1 else audio
+    mono = audio.mean(axis=1) if audio.ndim > 1 else audio
     hop = max(1, round(rate * chosen.hop / 1000))
     interval = rate * chosen.min_interval / 1000
     if not len(mono):
@@ -83,25 +83,23 @@ def _cuts(
     edges = np.flatnonzero(np.diff(np.concatenate([[False], silent, [False]]).astype(np.int8)))
     cuts: list[tuple[int, int]] = []
     begin = 0
-    for first, last in zip(edges[::2].tolist(), (edges[1::2] - 1).tolist(), strict=True):
-        at_start, at_end = first == 0, last == len(level) - 1
-        length = last - first + 1
-        if at_start:
-            # A leading pause: what is more than the kept silence goes.
+    # ``end`` is the first frame after a pause; it is loud, so that it is never the quietest.
+    for first, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        length = end - first
+        if first == 0:
+            # What a leading pause has more than the kept silence goes.
             if length > kept:
-                begin = _quietest(level, last - kept, last)
+                begin = _quietest(level, end - kept, end)
                 cuts.append((0, begin))
-        elif at_end:
+        elif end == len(level):
             if length >= interval:
-                cuts.append((_quietest(level, first, min(last, first + kept)), len(level)))
-        elif length >= interval and first - begin >= shortest:
+                cuts.append((_quietest(level, first, first + kept), len(level)))
+        elif length >= interval and end - begin >= shortest:
             if length <= kept:
-                stop = resume = _quietest(level, first, last)
-            elif length <= 2 * kept:
-                stop = _quietest(level, first, first + kept)
-                resume = max(stop, _quietest(level, last - kept, last))
+                stop = resume = _quietest(level, first, end)
             else:
-                stop, resume = _quietest(level, first, first + kept), _quietest(level, last - kept, last)
+                stop = _quietest(level, first, first + kept)
+                resume = max(stop, _quietest(level, end - kept, end))
             cuts.append((stop, resume))
             begin = resume
     return cuts

@@ -26,12 +26,8 @@ class WordErrors:
     insertions: int
     words: int
     """Of the reference."""
-
-    @property
-    def rate(self) -> float:
-        """Errors per word of the reference; may exceed 1. Without reference words 0 or, if words were heard, 1."""
-        errors = self.substitutions + self.deletions + self.insertions
-        return errors / self.words if self.words else float(errors > 0)
+    rate: float
+    """Errors per word of the reference; may exceed 1. Without reference words 0 or, if words were heard, 1."""
 
 
 def split_words(text: str) -> list[str]:
@@ -57,8 +53,8 @@ def word_errors(reference: str, heard: str) -> WordErrors:
             dropped = (errors + 1, changed, missing + 1, added)
             errors, changed, missing, added = row[at]
             row.append(min(same, dropped, (errors + 1, changed, missing, added + 1)))
-    _, changed, missing, added = row[-1]
-    return WordErrors(changed, missing, added, len(wanted))
+    errors, changed, missing, added = row[-1]
+    return WordErrors(changed, missing, added, len(wanted), errors / len(wanted) if wanted else float(errors > 0))
 
 
 class Recogniser(Protocol):
