@@ -157,7 +157,7 @@ class VoiceLibrary:
                     digest = hashlib.sha256(data).hexdigest()
                     info = replace(info, index_vectors=index.count, index_bytes=len(data), index_sha256=digest)
                 manifest = {"manifest": MANIFEST_VERSION, **info.as_dict()}
-                _write(staging / _MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+                _write(staging / _MANIFEST, json.dumps(manifest, indent=1).encode())
                 if target.exists():  # the old one goes aside under a name from which it can be put back
                     aside = self.root / f"{_OLD}{info.name}"
                     target.rename(aside)

@@ -83,7 +83,8 @@ def from_dict(data: Mapping[Any, Any], name: str, *, kind: str = "") -> RvcFile:
     if not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise VoiceFormatError(f"{name}: its weights are not all tensors")
     speakers, width = _rows(state, "emb_g.weight", 0, name), _rows(state, "enc_p.emb_phone.weight", 1, name)
-    values, listed_dim = _eighteen(values, name)
+    own = kind == FORMAT
+    values, listed_dim = _eighteen(values, data.get("encoder_dim") if own else None, name)
     values[15] = speakers
     version = _version(data.get("version"), width, name)
     f0 = _flag(data["f0"], name) if data.get("f0") is not None else "enc_p.emb_pitch.weight" in state
@@ -93,16 +94,15 @@ def from_dict(data: Mapping[Any, Any], name: str, *, kind: str = "") -> RvcFile:
     except VoiceFormatError as error:
         raise VoiceFormatError(f"{name}: {error.message}") from error
     check_weights(state, config, name)
-    own = kind == FORMAT
     sr = data.get("sr")
     return RvcFile(
         config=config,
         state=state,
         version=version,
-        content_name=_text(data.get("encoder")) if own else _content_name(data, dim),
+        content_name=(own and _text(data.get("encoder"))) or _content_name(data, dim),
         info=_text(data.get("info")),
-        sr=sr if isinstance(sr, str | int) and not isinstance(sr, bool) else "",
-        extra=_plain_extra(data["extra"] if own else data),
+        sr=sr if type(sr) is int else _text(sr)[:20],
+        extra=_plain_extra(data.get("extra") if own else data),
         licence=_text(data.get("licence")),
         training_data=_text(data.get("training_data")),
     )
@@ -111,9 +111,12 @@ def from_dict(data: Mapping[Any, Any], name: str, *, kind: str = "") -> RvcFile:
 def pth_bytes(voice: RvcFile) -> bytes:
     """A small ``.pth``: float16, keys, order and types as RVC writes them and RVC and Applio read them."""
     state = OrderedDict((name, _half(tensor, name)) for name, tensor in voice.state.items())
+    config = voice.config.to_list()
+    if voice.config.content_dim != CONTENT_DIMS[voice.version]:  # only the 19-value form can say so
+        config.insert(17, voice.config.content_dim)
     data: dict[str, Any] = {
         "weight": state,
-        "config": voice.config.to_list(),
+        "config": config,
         "info": voice.info,
         "sr": voice.sr or f"{voice.config.sample_rate // 1000}k",
         "f0": int(voice.config.uses_f0),
@@ -209,23 +212,23 @@ def _rows(state: Mapping[str, Tensor], key: str, axis: int, name: str) -> int:
     return int(tensor.shape[axis])
 
 
-def _eighteen(values: list[Any] | tuple[Any, ...], name: str) -> tuple[list[Any], int | None]:
-    """RVC's 18 values, and the unit width that a 19-value config states (before the sample rate)."""
+def _eighteen(values: list[Any] | tuple[Any, ...], dim: Any, name: str) -> tuple[list[Any], int | None]:
+    """RVC's 18 values, and the width of units if the file states it: as ``dim``, or before the rate of 19 values."""
     values = list(values)
     if len(values) not in (18, 19):
         raise VoiceFormatError(f"{name}: its config has {len(values)} values, expected 18 (or 19 in the ddPn08 form)")
-    dim = values.pop(17) if len(values) == 19 else None
+    dim = values.pop(17) if len(values) == 19 else dim
     if dim is not None and (type(dim) is not int or not 1 <= dim <= 8192):
-        raise VoiceFormatError(f"{name}: its config states units of {str(dim)[:20]} numbers")
+        raise VoiceFormatError(f"{name}: it states units of {str(dim)[:20]} numbers")
     return values, dim
 
 
 def _version(value: Any, width: int, name: str) -> str:
     if value is None:
         return "v2" if width == CONTENT_DIMS["v2"] else "v1"
-    if value not in CONTENT_DIMS:
+    if not isinstance(value, str) or value not in CONTENT_DIMS:
         raise VoiceFormatError(f"{name}: version {str(value)[:20]!r} is not supported, expected v1 or v2")
-    return str(value)
+    return value
 
 
 def _flag(value: Any, name: str) -> bool:
@@ -248,12 +251,14 @@ def _content_name(data: Mapping[Any, Any], dim: int) -> str:
     layer = data.get("embedder_output_layer", 9 if "embedder_name" in data else _HUBERT_LAYERS.get(dim))
     ordinary = embedder.replace("-", "_") in _ORDINARY_EMBEDDERS
     if ordinary and layer == _HUBERT_LAYERS.get(dim):
-        return CONTENT_NAMES[dim]
+        return CONTENT_NAMES.get(dim, f"units-{dim}")
     return f"hubert-layer{str(layer)[:3]}-{dim}" if ordinary else embedder
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value)[:2000] if isinstance(value, str | int | float) else ""
+    """Short printable text: it goes to terminals and manifests."""
+    text = str(value)[:2000] if isinstance(value, str | int | float) else ""
+    return "".join(letter if letter.isprintable() else " " for letter in text).strip()
 
 
 def _plain_extra(data: Any) -> dict[str, Any]:

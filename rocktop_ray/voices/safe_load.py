@@ -17,7 +17,8 @@ from typing import IO, Any, TypeVar
 import torch
 
 from rocktop_ray.errors import StorageError, UnsafeFileError, VoiceFormatError, VoiceNotFoundError
-from rocktop_ray.voices.pickle_machine import MAX_PICKLE, Inert, Machine, Name, NumpyType, Storage, TensorRef
+from rocktop_ray.voices.pickle_machine import MAX_PICKLE, Machine
+from rocktop_ray.voices.pickle_values import Inert, Name, NumpyType, Storage, TensorRef
 from rocktop_ray.voices.safetensors_file import MAX_HEADER, read_bytes, read_metadata, read_safetensors
 
 __all__ = ["MAX_BYTES", "Inert", "is_safetensors", "load_metadata", "load_pickle_tensors", "load_safetensors"]
@@ -27,6 +28,8 @@ MAX_BYTES = 2 << 30
 _T = TypeVar("_T")
 _MAX_DEPTH = 64
 _MAX_ENTRIES = 65_536
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, EOFError, RecursionError, struct.error)
+"""What reading damaged data runs into."""
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 
@@ -56,7 +59,7 @@ def load_pickle_tensors(path: str | Path, *, max_bytes: int = MAX_BYTES, skip: C
             result = _Materialiser(storages, max_bytes).value(kept, 0)
         except (UnsafeFileError, VoiceFormatError) as error:
             raise type(error)(f"{path.name}: {error.message}") from error
-        except (ValueError, IndexError, KeyError, TypeError, OverflowError, EOFError, struct.error) as error:
+        except _DAMAGE as error:
             raise VoiceFormatError(f"{path.name}: damaged or cut off: {_short(error)}") from error
         except (
             zipfile.BadZipFile,
