@@ -77,7 +77,7 @@ def _start(weed: str, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
             *(f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", "-volume.max=20"),
             *("-master.volumeSizeLimitMB=64", "-s3", f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
             *("-s3.iam=false", f"-s3.config={config}", "-volume.minFreeSpace=1MiB"),
-            *("-s3.autoCreateBucket=false"),
+            "-s3.autoCreateBucket=false",
         ]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(

@@ -126,6 +126,7 @@ class LocalStorage:
 
     def copy(self, source: str, target: str) -> Stat:
         """See ``Storage``."""
+        check_key(target)
         with _errors(source):
             path = self._file(source)
         return self.put_file(target, path)

@@ -86,6 +86,7 @@ class S3Storage:
 
     def put_file(self, key: str, path: Path, *, content_type: str | None = None) -> Stat:
         """See ``Storage``."""
+        self._name(key)
         with storage_errors(path), path.open("rb") as stream:
             self._upload(key, stream, content_type)
         return self.stat(key)
@@ -103,6 +104,7 @@ class S3Storage:
         with self._errors(prefix):
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.bucket, Prefix=start + check_prefix(prefix)):
+                page["IsTruncated"]  # every S3 says it: other servers raise here
                 for found in page.get("Contents", ()):
                     key = found["Key"][len(start) :]
                     if _good(key):
@@ -112,7 +114,7 @@ class S3Storage:
         """See ``Storage``."""
         with self._errors(key):
             found = self._client.head_object(Bucket=self.bucket, Key=self._name(key))
-        return Stat(key, found["ContentLength"], found["LastModified"].timestamp(), found["ETag"].strip('"'))
+            return Stat(key, found["ContentLength"], found["LastModified"].timestamp(), found["ETag"].strip('"'))
 
     def exists(self, key: str) -> bool:
         """See ``Storage``."""

@@ -56,6 +56,8 @@ def s3_errors(place: str) -> Iterator[None]:
         raise StorageDeniedError(f"no credentials for {place}; set S3_ACCESS_KEY and S3_SECRET_KEY") from None
     except (boto.ParamValidationError, boto.InvalidRegionError, boto.InvalidEndpointConfigurationError, ValueError):
         raise SettingsError(f"the S3 settings for {place} are not valid; check endpoint, region and bucket") from None
+    except (KeyError, boto.DataNotFoundError):
+        raise StorageError(f"the server for {place} does not speak S3; check S3_ENDPOINT_URL") from None
     except boto.BotoCoreError as error:
         raise StorageError(f"the S3 client failed for {place} ({type(error).__name__})") from None
 

@@ -32,10 +32,10 @@ class S3Reader(io.RawIOBase):
         self._seconds = 0.0
         with s3_errors(self._place):
             answer = client.get_object(Bucket=bucket, Key=key)
-        self._body: Any = answer["Body"]
-        self.size = int(answer["ContentLength"])
-        self.etag = str(answer["ETag"]).strip('"')
-        self.modified = answer["LastModified"].timestamp()
+            self._body: Any = answer["Body"]
+            self.size = int(answer["ContentLength"])
+            self.etag = str(answer["ETag"]).strip('"')
+            self.modified = answer["LastModified"].timestamp()
 
     def readable(self) -> bool:
         """Yes."""
