@@ -49,7 +49,7 @@ def band_levels(audio: npt.NDArray[np.float32], places: npt.NDArray[np.float64])
 
 
 def fit_high_band(net: SingerNet, gcin: Path) -> None:
-    """Set ``net.high`` to a ridge regression from sibilant bands to bands above ``core_hz``, on full-band recordings."""
+    """Set ``net.high`` to a ridge regression from sibilant bands to bands above ``core_hz`` of full-band speech."""
     config = net.config
     low = mel_spaced(0, config.core_hz, config.noise_bands)
     high = mel_spaced(config.core_hz, FULL_RATE / 2, config.high_bands + 1)[1:]

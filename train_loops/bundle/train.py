@@ -20,11 +20,14 @@ from torch import Tensor
 
 from rocktop_ray.models.singer.filters import SourceFilter
 from rocktop_ray.models.singer.network import SingerConfig, SingerNet
+from train_loops.bundle.critic import MelPatches, critic_loss, fooling_loss
 from train_loops.bundle.dataset import HOP, Batch, Crops
 from train_loops.bundle.losses import SpectralDistance, energy_distance
 from train_loops.bundle.sources import RATE, SPEAKERS
 
 log = logging.getLogger("train")
+CRITIC_ALONE = 100
+"""Steps in which the critic learns before the model listens to it."""
 EDGE = 3
 """Frames at both ends of a crop that do not count: their neighbours are missing."""
 
@@ -70,6 +73,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=200, help="per crop, 10 ms each")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--repulsion", type=float, default=1.0, help="0: plain spectral loss")
+    parser.add_argument("--adversary", type=float, default=0.0, help="weight of the adversarial loss; 0: none")
     parser.add_argument("--versions", choices=["all", "clean"], default="all", help="unit versions")
     parser.add_argument("--speakers", choices=["all", "target"], default="all")
     parser.add_argument("--start", type=Path, help="checkpoint of another run whose weights to begin with")
@@ -89,6 +93,8 @@ def main() -> None:
     )
     config = SingerConfig(speakers=len(SPEAKERS))
     net, synth, distance = SingerNet(config), SourceFilter(config, RATE), SpectralDistance()
+    critic = MelPatches()
+    critic_optimizer = torch.optim.AdamW(critic.parameters(), lr=2e-4, betas=(0.8, 0.98))
     average = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998))
     optimizer = torch.optim.AdamW(net.parameters(), lr=given.rate, betas=(0.9, 0.98), weight_decay=0.01)
     step, path = 0, given.run / "checkpoint.pt"
@@ -105,11 +111,14 @@ def main() -> None:
         average.load_state_dict(state["average"])
         if path.exists():
             optimizer.load_state_dict(state["optimizer"])
+            critic.load_state_dict(state["critic"])
+            critic_optimizer.load_state_dict(state["critic_optimizer"])
             step = state["step"]
             crops.random = np.random.default_rng([given.seed, step])
     log.info("%s items, %.1f minutes, from step %s", len(crops.items), about["minutes"], step)
     saved = time.monotonic()
     losses: list[float] = []
+    verdicts: list[tuple[float, float, float]] = []
     while step < given.steps:
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step, given.steps, given.rate)
@@ -118,6 +127,17 @@ def main() -> None:
         loss = energy_distance(
             distance, inner(batch.wave), (inner(one), inner(two)), batch.band, repulsion=given.repulsion
         )
+        target = batch.speaker == 0
+        if given.adversary and target.any():
+            real, made = inner(batch.wave)[target], inner(one)[target]
+            judged = critic_loss(critic, real, made)
+            critic_optimizer.zero_grad()
+            judged.backward()
+            critic_optimizer.step()
+            fooled, match = fooling_loss(critic, real, made)
+            verdicts.append((judged.item(), fooled.item(), match.item()))
+            if step > CRITIC_ALONE:
+                loss = loss + given.adversary * (fooled + 2 * match)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -127,12 +147,15 @@ def main() -> None:
         losses.append(loss.item())
         if step % 50 == 0:
             line = {"step": step, "loss": round(sum(losses) / len(losses), 4), "time": round(time.time())}
-            losses = []
+            if verdicts:
+                line["critic"], line["fooled"], line["match"] = np.round(np.mean(verdicts, 0), 4).tolist()
+            losses, verdicts = [], []
             with (given.run / "log.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
             log.info("%s", line)
         if time.monotonic() - saved > 60 * given.save_minutes or step == given.steps:
             state = {"net": net.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
+            state |= {"critic": critic.state_dict(), "critic_optimizer": critic_optimizer.state_dict()}
             torch.save({**state, "step": step, "about": about}, path.with_suffix(".tmp"))
             path.with_suffix(".tmp").rename(path)
             saved = time.monotonic()

@@ -92,7 +92,7 @@ class SourceFilter(nn.Module):
         return torch.fft.rfft(torch.cat([blocks[:, :-1], blocks[:, 1:]], -1) * self.window, self.size)
 
     def join(self, spectra: Tensor) -> Tensor:
-        """Filtered spectra ``[batch, frames, bins]`` -> wave ``[batch, (frames + 3) * hop]``, from a hop before frame 0."""
+        """Filtered spectra ``[batch, frames, bins]`` -> wave ``[batch, (frames + 3) * hop]`` from a hop before frame 0."""
         blocks = torch.fft.irfft(spectra, self.size).unflatten(2, (TAIL_BLOCKS, self.hop))
         frames = blocks.shape[1]
         wave = blocks.new_zeros(blocks.shape[0], frames + TAIL_BLOCKS - 1, self.hop)

@@ -28,7 +28,7 @@ class SingerConfig:
     noise_bands: int = 48
     high_bands: int = 12
     """Noise bands above ``core_hz``, predicted from the others."""
-    core_hz: float = 12_000.0
+    core_hz: float = 11_600.0
     """Up to here the network has heard its training voice; above, only noise is made."""
 
     @property

@@ -23,7 +23,7 @@ BEFORE = 2
 class SingerVoice:
     """A voice of the project's own kind (``protocols.VoiceModel``): ``SingerNet`` and a source-filter vocoder.
 
-    A latent frame is a list of log amplitudes, see ``filters``. It does not depend on noise; the vocoder draws the table
+    A latent frame is a list of log amplitudes, see ``filters``. It does not depend on noise; the vocoder draws table
     "source", one row per sample.
     """
 
