@@ -16,6 +16,7 @@ from rocktop_ray.features.pitch.crepe import CrepeExtractor
 from rocktop_ray.features.pitch.fcpe import FcpeExtractor
 from rocktop_ray.features.pitch.rmvpe import RmvpeExtractor
 from rocktop_ray.models import rmvpe as rmvpe_model
+from rocktop_ray.models.crepe import CREPE
 from rocktop_ray.models.fcpe import FCPE
 from rocktop_ray.models.rmvpe import RMVPE
 
@@ -116,6 +117,14 @@ def test_crepe_as_torchcrepe(golden, peers):
     assert ((f0 > 0) == voiced).all()
     coarse = crepe.mean_of_three(salience.cents_to_hz(salience.bin_cents()[path]))
     assert np.abs(1200 * np.log2(f0[voiced] / coarse[voiced])).max() < 40  # two classes
+
+
+def test_crepe_by_fourier_transforms_is_the_same():
+    torch.manual_seed(0)
+    network = CREPE(2).eval().requires_grad_(False)
+    frames = torch.randn(5, 1024)
+    direct = network(frames)
+    assert direct.std() > 1e-3 and (network.prepare()(frames) - direct).abs().max() < 1e-5
 
 
 def test_mean_of_three_as_torchcrepe(peers):

@@ -45,7 +45,7 @@ class CrepeExtractor:
         size: str = "full",
         device: str = "cpu",
         threshold: float = 0.1,
-        batch: int = 128,
+        batch: int = 32,
     ) -> None:
         if size not in _SIZES:
             raise SettingsError(f"CREPE is full or tiny, not {size!r}", stage="pitch")
@@ -55,6 +55,8 @@ class CrepeExtractor:
         self.batch = batch
         tensors = weight_tensors(f"crepe-{size}", path)
         self.network = fit(lambda: CREPE(_SIZES[size]), tensors, tensors_from_file, f"CREPE {size}", self.device)
+        if self.device.type == "cpu":
+            self.network.prepare()
 
     def f0(self, audio: Array) -> Array:
         """Audio ``[samples]`` at 16 kHz -> F0 ``[samples // 160 + 1]`` in Hz, 0 = unvoiced. Raises AudioError."""
