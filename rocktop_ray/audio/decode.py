@@ -17,11 +17,11 @@ import numpy as np
 import soundfile
 
 from rocktop_ray.audio.info import DEFAULT_LIMITS, AudioInfo, AudioLimits
-from rocktop_ray.audio.integrity import is_mp3, ogg_is_cut
+from rocktop_ray.audio.integrity import ogg_is_cut
 from rocktop_ray.audio.libav_reader import LibavReader
 from rocktop_ray.audio.mono import MonoMeter, to_mono
 from rocktop_ray.audio.resample import StreamResampler
-from rocktop_ray.audio.sndfile_reader import SndfileReader
+from rocktop_ray.audio.sndfile_reader import SndfileReader, is_sndfile
 from rocktop_ray.audio.source import AudioSource, Source, open_source
 from rocktop_ray.errors import AudioError, SettingsError
 from rocktop_ray.protocols import Array
@@ -95,21 +95,16 @@ def _backend(source: Source, stream: int | None) -> _Backend:
     """libsndfile where it can, else FFmpeg."""
     if ogg_is_cut(source.file, source.size):
         raise AudioError(f"{source.name} is cut off inside its last page; copy or export it again")
-    # libsndfile guesses the length of an MP3 where the file does not say it, and complains on the terminal.
-    if is_mp3(source.file):
+    if not is_sndfile(source.file):
         return LibavReader(source, stream)
-    source.file.seek(0)
     try:
         reader = SndfileReader(source)
     except (soundfile.LibsndfileError, TypeError, ValueError):
         return LibavReader(source, stream)
-    if not reader.is_mp3:
-        if stream not in (None, 0):
-            reader.close()
-            raise SettingsError(f"{source.name} has one audio stream, number 0; there is no {stream}")
-        return reader
-    reader.close()
-    return LibavReader(source, stream)
+    if stream not in (None, 0):
+        reader.close()
+        raise SettingsError(f"{source.name} has one audio stream, number 0; there is no {stream}")
+    return reader
 
 
 @contextmanager

@@ -70,17 +70,6 @@ def ogg_is_cut(file: IO[bytes], size: int) -> bool:
     return len(lacing) < header[26] or page + 27 + header[26] + sum(lacing) > len(tail)
 
 
-def is_mp3(file: IO[bytes]) -> bool:
-    """True if a file begins like an MP3: with an ID3 tag or a frame of layer III."""
-    head = _at(file, 0, 3)
-    return head == b"ID3" or (len(head) > 1 and _is_frame(head))
-
-
-def _is_frame(head: bytes) -> bool:
-    """A sync word, then layer III."""
-    return head[0] == 0xFF and head[1] & 0xE6 == 0xE2
-
-
 def mp3_seconds(file: IO[bytes]) -> float | None:
     """Seconds that the Xing/Info frame of an MP3 file promises, encoder delay included; None without one."""
     head = _at(file, 0, 10)
@@ -91,7 +80,8 @@ def mp3_seconds(file: IO[bytes]) -> float | None:
             size = size << 7 | byte & 0x7F
         start = 10 + size
     frame = _at(file, start, 256)
-    if len(frame) < 64 or not _is_frame(frame):
+    # A sync word, then layer III.
+    if len(frame) < 64 or frame[0] != 0xFF or frame[1] & 0xE6 != 0xE2:
         return None
     version, rate_index = frame[1] >> 3 & 3, frame[2] >> 2 & 3
     if rate_index == 3 or version == 1:

@@ -1,8 +1,12 @@
-"""Decoding by libsndfile: wav, flac, aiff, caf, w64, au, ogg (vorbis, opus, flac) and its other formats but MP3."""
+"""Decoding by libsndfile: wav, flac, aiff, caf, w64, au, ogg (vorbis, opus, flac), voc, nist.
+
+Only files that begin like one of these are shown to it: on others it tries MP3, and complains on the terminal.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import IO
 
 import numpy as np
 import soundfile
@@ -17,6 +21,36 @@ _BLOCK_SAMPLES = 1 << 17
 _OPEN_LENGTH = 1 << 48  # libsndfile's stand-in for a length that the header leaves open
 
 
+_HEADS = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"fLaC", b"OggS", b"caff", b".snd", b"dns.", b"Crea", b"NIST")
+
+
+def is_sndfile(file: IO[bytes]) -> bool:
+    """True if a file begins like one of the formats that are left to libsndfile."""
+    file.seek(0)
+    head = file.read(4)
+    file.seek(0)
+    return head in _HEADS
+
+
+class _Virtual:
+    """A file object for libsndfile, which seeks before the start of broken files: the answer is -1, not an exception."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, count: int) -> bytes:
+        return self._file.read(count)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (ValueError, OSError):
+            return -1
+
+
 class SndfileReader:
     """One open file. ``blocks`` may be called once."""
 
@@ -24,7 +58,9 @@ class SndfileReader:
         """Raises soundfile.LibsndfileError if the file is not one of its formats, AudioError if it is cut off."""
         promise = riff_promise(source.file, source.size)
         source.file.seek(0)
-        self._file = soundfile.SoundFile(source.file.fileno() if source.on_disk else source.file, closefd=False)
+        self._file = soundfile.SoundFile(
+            source.file.fileno() if source.on_disk else _Virtual(source.file), closefd=False
+        )
         try:
             rate, channels, frames = self._file.samplerate, self._file.channels, self._file.frames
             known = 0 <= frames < _OPEN_LENGTH
@@ -48,11 +84,6 @@ class SndfileReader:
         )
         self.promised_seconds = self.info.seconds
         self.tolerance_seconds = 0.0
-
-    @property
-    def is_mp3(self) -> bool:
-        """MP3 is left to libav: its length here is a guess where the file does not say it."""
-        return bool(self._file.format in ("MPEG", "MP3"))
 
     def blocks(self) -> Iterator[Array]:
         """Blocks ``[n, channels]``."""
