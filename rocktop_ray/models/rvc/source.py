@@ -43,14 +43,15 @@ def sine_source(
     stop = f0.shape[1] if stop is None else stop
     harmonics = f0.float()[..., None] * torch.arange(1, overtones + 2, device=f0.device)
     if phase_sum == "gliding":
-        harmonics = F.interpolate(harmonics.mT, size=f0.shape[1] * hop, mode="linear").mT
+        harmonics = harmonics[:, : stop + 1]  # the frame after the part, for the way to it
+        harmonics = F.interpolate(harmonics.mT, size=harmonics.shape[1] * hop, mode="linear").mT
         cycles = _gliding_cycles(harmonics / sample_rate)[:, start * hop : stop * hop]
         voiced = harmonics[:, start * hop : stop * hop, :1] > 0
     else:
         cycles_of = _frame_cycles if phase_sum == "frames" else _sample_cycles
         cycles = cycles_of(harmonics / sample_rate, hop, start, stop).flatten(1, 2)
         voiced = (f0[:, start:stop, None] > 0).repeat_interleave(hop, 1)
-    sines = torch.sin(cycles * (2 * math.pi)) * SINE_AMPLITUDE * voiced
+    sines = (cycles * (2 * math.pi)).sin_().mul_(SINE_AMPLITUDE).mul_(voiced)
     return sines if noise is None else sines + noise * torch.where(voiced, VOICED_NOISE, UNVOICED_NOISE)
 
 
@@ -59,10 +60,10 @@ def _frame_cycles(steps: Tensor, hop: int, start: int, stop: int) -> Tensor:
 
     Each frame adds its cycles, brought to ±0.5, to a float32 sum.
     """
-    inside = steps[:, :, None] * torch.arange(1, hop + 1, device=steps.device)[:, None]
-    whole = (inside[:, :, -1] + 0.5).fmod(1.0) - 0.5
+    whole = (steps * hop + 0.5).fmod(1.0) - 0.5
     before = F.pad(whole.double().cumsum(1).float().fmod(1.0), (0, 0, 1, -1))
-    return inside[:, start:stop] + before[:, start:stop, None]
+    samples = torch.arange(1, hop + 1, device=steps.device)[:, None]
+    return steps[:, start:stop, None] * samples + before[:, start:stop, None]
 
 
 def _sample_cycles(steps: Tensor, hop: int, start: int, stop: int) -> Tensor:
@@ -72,11 +73,11 @@ def _sample_cycles(steps: Tensor, hop: int, start: int, stop: int) -> Tensor:
     steps = steps.double()
     before = F.pad((steps * hop).cumsum(1), (0, 0, 1, 0))
     slipped = F.pad((slip * before.floor().diff(dim=1)).cumsum(1), (0, 0, 1, 0))
-    before, slipped = before[:, start:stop, None], slipped[:, start:stop, None]
+    part = slice(start, stop)
     samples = torch.arange(1, hop + 1, dtype=torch.float64, device=steps.device)[:, None]
-    cycles = before + steps[:, start:stop, None] * samples
-    turns = cycles.floor() - before.floor()
-    return (cycles.frac() + slipped + slip[:, start:stop, None] * turns).float()
+    cycles = (steps[:, part, None] * samples).add_(before[:, part, None].frac())
+    turns = cycles.floor()
+    return cycles.sub_(turns.mul_(1.0 - slip[:, part, None])).add_(slipped[:, part, None]).float()
 
 
 def _gliding_cycles(steps: Tensor) -> Tensor:

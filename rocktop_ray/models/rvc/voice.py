@@ -34,7 +34,7 @@ class RvcVoice:
         state: the file's weights, names and shapes as in the file, any float type.
         content_name: name of the content encoder that the voice was trained on.
         device: torch device.
-        dtype: float type of the arithmetic; the sine source is always computed in float64 on the host.
+        dtype: float type of the arithmetic; the sine source is always computed in float32 on the host.
 
     Raises VoiceFormatError if the weights do not fit the config.
     """
