@@ -33,7 +33,7 @@ def is_sndfile(file: IO[bytes]) -> bool:
 
 
 class _Virtual:
-    """A file object for libsndfile, which seeks before the start of broken files: the answer is -1, not an exception."""
+    """A file object for libsndfile, which seeks before the start of broken files; the answer is -1, no exception."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -83,7 +83,9 @@ class SndfileReader:
             container=self._file.format.lower(),
         )
         self.promised_seconds = self.info.seconds
-        self.tolerance_seconds = 0.0
+        # Lengths of samples are exact, those of codecs inside WAV and the like are estimates.
+        exact = self.info.codec.startswith(("pcm", "float", "double"))
+        self.tolerance_seconds = 0.0 if exact else 0.1
 
     def blocks(self) -> Iterator[Array]:
         """Blocks ``[n, channels]``."""
