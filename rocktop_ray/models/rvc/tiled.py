@@ -70,7 +70,7 @@ class TiledDecoder:
 
     @torch.inference_mode()
     def wave(
-        self, latent: Tensor, speaker: Tensor, source: Tensor | None, start: int, stop: int, offset: int
+        self, latent: Tensor, speaker: Tensor, source: Tensor | None, *, start: int, stop: int, offset: int = 0
     ) -> Tensor:
         """Frames ``start .. stop`` of the wave of a whole: ``[(stop - start) * hop]`` within ±1.
 
