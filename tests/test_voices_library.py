@@ -273,7 +273,7 @@ def test_two_processes_at_once(shelf, pth):
     while any(child.poll() is None for child in children):
         for info in shelf.infos():  # whoever reads meanwhile sees whole voices only
             assert info.sample_rate == 8000
-        time.sleep(0.01)
+        time.sleep(0.05)
     assert [child.returncode for child in children] == [0, 0]
     for child in children:
         child.stdout.close()
@@ -343,6 +343,34 @@ def test_bundle_is_found(pth, index, tmp_path, monkeypatch, shelf):
     monkeypatch.setattr(open_module, "bundle_folder", lambda: tmp_path)
     voice = open_voice("bundle")
     assert (voice.name, voice.info.name, voice.index.count) == ("bundle", "bundle", 30)
+
+
+def test_a_voice_of_another_family(shelf, tmp_path):
+    """The project's own small voice goes through the same doors; what is not of its form is refused."""
+    import dataclasses
+
+    from rocktop_ray.models.singer.file import SingerAbout, write_singer
+    from rocktop_ray.models.singer.network import SingerConfig, SingerNet
+
+    sizes = {"content_dim": 8, "width": 8, "dilations": (1,), "harmonic_bands": 8, "noise_bands": 8, "high_bands": 4}
+    about = SingerAbout(48_000, "whisper-base", ("a",), defaults={"index_rate": 0.0}, median_f0=200.0, licence="CC0")
+    path = tmp_path / "small.safetensors"
+    write_singer(path, SingerNet(SingerConfig(**sizes)), about)
+    info = shelf.import_(path)
+    assert (info.family, info.content_name, info.content_dim, info.median_f0) == ("singer", "whisper-base", 8, 200.0)
+    voice = open_voice("small", library=shelf.root)
+    assert voice.info == info and voice.default_extractor == "fcpe" and voice.info.defaults == {"index_rate": 0.0}
+    assert shelf.voice_path("small").read_bytes() == path.read_bytes()
+    with pytest.raises(VoiceFormatError, match="singer family"):
+        read_rvc_voice("small", library=shelf.root)
+    nothing = dataclasses.replace(about, median_f0=0.0)
+    write_singer(path, SingerNet(SingerConfig(**sizes)), nothing)
+    assert open_voice(path).info.median_f0 is None
+    data = path.read_bytes()
+    for length in (9, 200, len(data) - 1):
+        path.write_bytes(data[:length])
+        with pytest.raises(VoiceFormatError):
+            open_voice(path)
 
 
 def test_manifest_is_plain_json(shelf, pth):

@@ -72,7 +72,10 @@ def _load_singer(path: Path) -> LoadedVoice:
     from rocktop_ray.models.singer.voice import SingerVoice
 
     metadata = load_metadata(path)
-    made = SingerVoice.load(path, device="cpu")
+    try:
+        made = SingerVoice.load(path, device="cpu")
+    except RecursionError as error:  # JSON in its metadata
+        raise VoiceFormatError(f"{path.name}: its metadata is nested too deeply") from error
     spec = made.spec
     info = VoiceInfo(
         name=path.stem,
@@ -90,6 +93,7 @@ def _load_singer(path: Path) -> LoadedVoice:
         median_f0=_number(metadata.get("median_f0"), path.name),
         default_extractor=metadata.get("default_extractor") or None,
         defaults=_object(metadata.get("defaults"), path.name),
+        extra={key: metadata[key] for key in ("credits", "speakers") if metadata.get(key)},
     )
     return LoadedVoice(info, lambda device: made if device == "cpu" else SingerVoice.load(path, device=device))
 

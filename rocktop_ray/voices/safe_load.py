@@ -52,7 +52,7 @@ def load_pickle_tensors(path: str | Path, *, max_bytes: int = MAX_BYTES, skip: C
             elif start[:1] == b"\x80":
                 root, storages = _read_legacy(file, max_bytes)
             else:
-                raise VoiceFormatError("neither a zip nor a pickle: not a file written by torch.save")
+                raise VoiceFormatError(_what_it_is(file))
             if not isinstance(root, dict):
                 raise VoiceFormatError(f"holds a {type(root).__name__}, expected a dictionary of tensors")
             kept = {key: value for key, value in root.items() if key not in skip}
@@ -123,6 +123,18 @@ def _open(path: Path) -> IO[bytes]:
         raise StorageError(f"cannot open {path}: {error.strerror or error}") from error
     except ValueError as error:  # a NUL byte in the name
         raise VoiceNotFoundError(f"no such file: {path!r}") from error
+
+
+def _what_it_is(file: IO[bytes]) -> str:
+    """What people have in place of the weights they meant to download."""
+    start = file.read(512).lstrip()
+    if not start:
+        return "the file is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the weights: run 'git lfs pull', or download the file itself"
+    if start[:1] == b"<":
+        return "a web page, not weights: download the file itself"
+    return "neither a zip nor a pickle: not a file written by torch.save"
 
 
 def _short(error: BaseException) -> str:
