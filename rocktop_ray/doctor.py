@@ -13,6 +13,7 @@ from typing import Literal
 
 import rocktop_ray
 from rocktop_ray import paths
+from rocktop_ray.errors import StorageError
 from rocktop_ray.store.catalogue import CATALOGUE, GROUPS
 from rocktop_ray.store.fetch import command, location
 
@@ -105,10 +106,8 @@ def examine() -> Report:
     """Look at this machine. Missing things are findings, not errors."""
     import torch
 
-    from rocktop_ray.voices.library import VoiceLibrary
     from rocktop_ray.voices.open import bundle_folder
 
-    library = VoiceLibrary()
     home = paths.home()
     existing = _nearest(home)
     models = _models()
@@ -120,8 +119,11 @@ def examine() -> Report:
     if not bundle_voice:
         problems.append("the bundled voice is not in this installation; install it again, or name another voice")
     warnings = [f"FFmpeg's library cannot write {codec.name}" for codec in codecs if not codec.encodes]
-    warnings += [f"voice {name} in the library is damaged; remove it and import it again" for name in library.damaged()]
-    if not writable:
+    voices, complaints = _voices()
+    warnings += complaints
+    if home.exists() and not home.is_dir():
+        problems.append(f"{home} is a file; set ROCKTOP_HOME to a folder")
+    elif not writable:
         warnings.append(f"{home} cannot be written; set ROCKTOP_HOME to a folder of your own")
     if free < _DISK_LOW:
         warnings.append(f"only {free / 1e6:.0f} MB are free in {home}")
@@ -143,7 +145,7 @@ def examine() -> Report:
         home=str(home),
         home_writable=writable,
         home_free=free,
-        voices=len(library.names()),
+        voices=voices,
         bundle_voice=bundle_voice,
         problems=tuple(problems),
         warnings=tuple(warnings),
@@ -159,6 +161,18 @@ def _models() -> tuple[Model, ...]:
         Model(name, location(w).is_file(), str(location(w)), command(name), name in GROUPS["bundle"])
         for name, w in CATALOGUE.items()
     )
+
+
+def _voices() -> tuple[int, list[str]]:
+    """Voices in the library, and what is wrong with it."""
+    from rocktop_ray.voices.library import VoiceLibrary
+
+    library = VoiceLibrary()
+    try:
+        names, damaged = library.names(), library.damaged()
+    except StorageError as error:
+        return 0, [error.message]
+    return len(names), [f"voice {name} in the library is damaged; remove it and import it again" for name in damaged]
 
 
 def _versions() -> dict[str, str]:

@@ -107,3 +107,11 @@ def test_little_space_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 5_000_000})()
     monkeypatch.setattr(doctor_module.shutil, "disk_usage", lambda path: usage)
     assert any("5 MB" in text for text in examine().warnings)
+
+
+def test_a_home_that_is_a_file_is_a_finding(home: Path) -> None:
+    home.parent.mkdir(parents=True)
+    home.write_text("in the way")
+    report = examine()
+    assert any("is a file" in text for text in report.problems)
+    assert report.voices == 0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import http.client
 import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -210,6 +212,18 @@ def test_no_server(server: Server) -> None:
     weights = replace(web(server), source=Source(SHA, len(CONTENT), url="http://127.0.0.1:9/x"))
     with pytest.raises(FetchError, match="cannot connect") as caught:
         fetch(weights)
+    assert caught.value.retryable
+
+
+def test_a_break_inside_tls_is_no_fault_of_the_disk(
+    server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: http.client.HTTPResponse, amount: int) -> bytes:
+        raise ssl.SSLError(1, "record layer failure")
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", broken)
+    with pytest.raises(FetchError, match="the connection broke") as caught:
+        fetch(web(server))
     assert caught.value.retryable
 
 

@@ -103,7 +103,7 @@ def _copy(
     expected: Checked,
     progress: Progress | None,
 ) -> None:
-    while chunk := answer.read(_CHUNK):
+    while chunk := _read(answer):
         done += len(chunk)
         if done > expected.bytes:
             part.unlink()
@@ -119,6 +119,14 @@ def _copy(
             progress(done, expected.bytes)
     if done < expected.bytes:
         raise http.client.HTTPException(f"the connection ended after {done} of {expected.bytes} bytes")
+
+
+def _read(answer: http.client.HTTPResponse) -> bytes:
+    """The next bytes; a broken connection is one kind of error, whatever layer broke (TLS raises plain OSErrors)."""
+    try:
+        return answer.read(_CHUNK)
+    except OSError as error:
+        raise ConnectionError(f"the connection broke ({error})") from error
 
 
 def _opener() -> urllib.request.OpenerDirector:
