@@ -10,13 +10,15 @@ from functools import partial
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
 from rocktop_ray.audio.batch import JOURNAL, plan, run_batch
 from rocktop_ray.audio.decode import probe
 from rocktop_ray.audio.encode import write_take
 from rocktop_ray.audio.level import peak, to_db
 from rocktop_ray.audio.transform import normalise_file, resample_file
-from rocktop_ray.errors import AudioError, SettingsError
+from rocktop_ray.cli import app
+from rocktop_ray.errors import AudioError, RocktopError, SettingsError
 
 COMMAND = [sys.executable, "-c", "from rocktop_ray.cli import main; main()", "audio"]
 
@@ -103,30 +105,38 @@ def test_one_file_leaves_no_journal(tree, tmp_path):
 
 
 def run(*words):
-    done = subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout, done.stderr
+    """In this process: output, and the error if the command fails."""
+    done = CliRunner().invoke(app, ["audio", *map(str, words)])
+    assert done.exception is None or isinstance(done.exception, RocktopError), done.exception
+    return done.output, done.exception
 
 
 def test_the_command_line(tree, tmp_path):
     out = tmp_path / "out"
-    code, text, _ = run("normalize", tree, out, "--peak", "-2")
-    assert (code, "3 written, 0 already there" in text) == (0, True)
-    code, text, _ = run("normalize", tree, out, "--peak", "-2")
-    assert (code, "0 written, 3 already there" in text) == (0, True)
-    (tree / "words.wav").write_text("these are words")
-    code, _, errors = run("resample", tree, tmp_path / "low", "--rate", "16000")
-    assert code == AudioError.exit_code
-    assert "words.wav" in errors and "1 of 4" in errors and "Traceback" not in errors
-    code, _, errors = run("resample", tree, tmp_path / "bad", "--rate", "44100", "--format", "ogg")
-    assert code == AudioError.exit_code and "8000, 12000" in errors
+    assert "3 written, 0 already there" in run("normalize", tree, out, "--peak", "-2")[0]
+    assert "0 written, 3 already there" in run("normalize", tree, out, "--peak", "-2")[0]
+    _, error = run("resample", tree, tmp_path / "bad", "--rate", "44100", "--format", "ogg")
+    assert "8000, 12000" in error.message
+    _, error = run("normalize", tree, tmp_path / "bad", "--peak", "3")
+    assert "0 dBFS" in error.message
     assert not (tmp_path / "bad").exists()
-    code, text, _ = run("info", out / "a.wav", "--levels", "--json")
-    facts = json.loads(text)
-    assert code == 0 and facts["rate"] == 44_100 and facts["peak_dbfs"] == pytest.approx(-2, abs=1e-3)
-    code, text, _ = run("slice", out / "a.wav", tmp_path / "slices")
-    assert code == 0 and files(tmp_path / "slices") == ["a_0000.wav"]
-    code, text, _ = run("trim", out / "a.wav", tmp_path / "trimmed.flac", "--format", "flac")
-    assert code == 0 and probe(tmp_path / "trimmed.flac").frames == 22_050
+    facts = json.loads(run("info", out / "a.wav", "--levels", "--json")[0])
+    assert facts["rate"] == 44_100 and facts["peak_dbfs"] == pytest.approx(-2, abs=1e-3)
+    assert "codec float" in run("info", out)[0]
+    assert run("slice", out / "a.wav", tmp_path / "slices")[1] is None
+    assert files(tmp_path / "slices") == ["a_0000.wav"]
+    run("trim", out / "a.wav", tmp_path / "trimmed.flac", "--format", "flac")
+    assert probe(tmp_path / "trimmed.flac").frames == 22_050
+
+
+def test_exit_code_and_messages(tree, tmp_path):
+    (tree / "words.wav").write_text("these are words")
+    done = subprocess.run(
+        [*COMMAND, "resample", tree, tmp_path / "low", "--rate", "16000"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == AudioError.exit_code
+    assert "words.wav is not audio" in done.stderr and "1 of 4" in done.stderr and "notes.txt" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("sox") is None, reason="SoX is not installed")
