@@ -23,7 +23,7 @@ from rocktop_ray.models.rvc.context import context_frames
 from rocktop_ray.models.rvc.hifigan import HifiganDecoder
 from rocktop_ray.models.rvc.pitch_bins import coarse_pitch
 from rocktop_ray.models.rvc.prior_encoder import WINDOW, RelativeAttention
-from rocktop_ray.models.rvc.refinegan import RefineganDecoder, decimate
+from rocktop_ray.models.rvc.refinegan import RefineganDecoder, decimate, stretch
 from rocktop_ray.models.rvc.source import SINE_AMPLITUDE, PhaseSum, sine_source
 from rocktop_ray.models.rvc.synthesizer import Synthesizer, build
 from rocktop_ray.models.rvc.voice import RvcVoice
@@ -380,6 +380,16 @@ def test_decimation_keeps_what_fits_and_removes_what_does_not(rate: int) -> None
     assert decimate(odd, 1) is odd
 
 
+@pytest.mark.parametrize(("rate", "samples"), [(12, 4000), (10, 12000), (2, 500)])
+def test_stretching_a_part_is_interpolation_of_the_whole(rate: int, samples: int) -> None:
+    x = torch.randn(1, 3, samples, generator=torch.Generator().manual_seed(rate))
+    whole = F.interpolate(x, scale_factor=float(rate), mode="linear")
+    torch.testing.assert_close(stretch(x, rate, 0), whole, rtol=0, atol=2e-3)  # rounding differs between processors
+    first = samples - 40
+    part = stretch(x[..., first:], rate, first)
+    assert torch.equal(part[..., rate:], stretch(x, rate, 0)[..., (first + 1) * rate :])
+
+
 # --- contexts ------------------------------------------------------------------------------------
 
 
@@ -534,6 +544,23 @@ def test_input_that_does_not_fit_is_refused() -> None:
     ):
         with pytest.raises(SettingsError):
             call()
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_reduced_precision_is_near(decoder: Decoder, dtype: torch.dtype) -> None:
+    exact = singer(decoder)
+    config = exact.config
+    rough = RvcVoice(config, weights(config), content_name="test", dtype=dtype)
+    units, latent = inputs(config, 12)
+    f0 = melody(12)
+    tolerance = 0.01 if dtype == torch.float16 else 0.06
+    for ours, theirs in (
+        (rough.latent(units, f0), exact.latent(units, f0)),
+        (rough.wave(latent, f0), exact.wave(latent, f0)),
+    ):
+        assert ours.dtype == np.float32
+        assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
 
 
 def test_spec() -> None:

@@ -37,16 +37,27 @@ def _hifigan(config: SynthesizerConfig) -> int:
 
 def _refinegan(config: SynthesizerConfig) -> int:
     """The way up from wave to frames, then the source's way down at each rate."""
+    reach, copies = _way_up(config)
+    source = reach
+    for rate, copy in zip(config.upsample_rates, reversed(copies), strict=True):
+        source = max(copy, (source + _EDGE) * rate + (refinegan.decimation_reach(rate) if rate > 1 else 0))
+    return max(reach + _EDGE, -(-(source + _EDGE) // config.hop))
+
+
+def way_up_frames(config: SynthesizerConfig) -> int:
+    """RefineGAN only: frames before and after a part that its way up depends on; only the source needs more."""
+    return _way_up(config)[0] + _EDGE
+
+
+def _way_up(config: SynthesizerConfig) -> tuple[int, list[int]]:
+    """What the way up sees to each side: frames, and samples of the source at each rate, the last first."""
     block = max(_block_reach(kernel, refinegan.BLOCK_DILATIONS, True) for kernel in refinegan.BLOCK_KERNELS)
     reach, copies = _EDGE, []
     for rate in reversed(config.upsample_rates):
         reach += block + _EDGE
         copies.append(reach)
         reach = -(-reach // rate) + 1  # linear interpolation sees one sample more
-    source = reach
-    for rate, copy in zip(config.upsample_rates, reversed(copies), strict=True):
-        source = max(copy, (source + _EDGE) * rate + (refinegan.decimation_reach(rate) if rate > 1 else 0))
-    return max(reach + _EDGE, -(-(source + _EDGE) // config.hop))
+    return reach, copies
 
 
 def _block_reach(kernel: int, dilations: tuple[int, ...], pairs: bool) -> int:

@@ -127,25 +127,52 @@ class RefineganDecoder(nn.Module):
         last = wide // 2**stages
         self.conv_post = NormedConv1d(last, 1, EDGE_KERNEL, padding=same_padding(EDGE_KERNEL), bias=False)
 
-    def forward(self, latent: Tensor, speaker: Tensor, sines: Tensor | None, jitter: Jitter | None = None) -> Tensor:
+    def forward(
+        self,
+        latent: Tensor,
+        speaker: Tensor,
+        sines: Tensor,
+        jitter: Jitter | None = None,
+        *,
+        first: int = 0,
+        skip: int = 0,
+    ) -> Tensor:
         """Latent ``[batch, latent, frames]`` -> wave ``[batch, 1, frames * hop]``.
 
-        ``speaker`` is ``[batch, gin, 1]``, ``sines`` ``[batch, frames * hop, 1]``. ``jitter`` None means no noise.
+        ``speaker`` is ``[batch, gin, 1]``, ``sines`` ``[batch, >= frames * hop, 1]``. ``jitter`` None means no noise.
+        For a part of a take, ``first`` is its first frame's number in the take; ``sines`` may begin ``skip`` frames
+        before it and end later: the way down sees much farther than the way up, which costs a hundred times more.
         """
-        if sines is None:
-            raise ValueError("RefineGAN needs a source")
         x = self.pre_conv(self.m_source(sines))
         copies = []
         for rate, block in zip(reversed(self.config.upsample_rates), self.downsample_blocks, strict=True):
             x = F.leaky_relu(x, SLOPE)
             copies.append(x)
             x = block(decimate(x, rate))
-        x = torch.cat([self.mel_conv(latent) + self.cond(speaker), x], 1)
+        x = torch.cat([self.mel_conv(latent) + self.cond(speaker), x[..., skip : skip + latent.shape[2]]], 1)
         stages = zip(self.config.upsample_rates, self.upsample_conv_blocks, reversed(copies), strict=True)
         for index, (rate, blocks, copy) in enumerate(stages):
-            x = F.interpolate(F.leaky_relu(x, SLOPE), scale_factor=float(rate), mode="linear")
-            x = blocks(torch.cat([x, copy], 1), f"refine.{index}", jitter)
+            x = stretch(F.leaky_relu(x, SLOPE), rate, first)
+            first, skip = first * rate, skip * rate
+            x = blocks(torch.cat([x, copy[..., skip : skip + x.shape[2]]], 1), f"refine.{index}", jitter)
         return torch.tanh(self.conv_post(F.leaky_relu(x, SLOPE)))
+
+
+def stretch(x: Tensor, rate: int, first: int) -> Tensor:
+    """``[batch, channels, samples]`` -> ``rate`` times as many by linear interpolation, the ends held.
+
+    ``first`` is the first sample's number in the whole take. Positions are rounded as torch's ``interpolate`` rounds
+    them for the whole (a float32 fused multiply-add, off by a hundredth of a sample in long takes), so a part comes
+    out as in the reference.
+    """
+    places = torch.arange(first * rate, (first + x.shape[2]) * rate, dtype=torch.float64, device="cpu") + 0.5
+    scale = torch.tensor(1 / rate, dtype=torch.float32, device="cpu").double()
+    places = (places * scale - 0.5).float().clamp_min(0)
+    left = places.long()
+    share = (places - left).to(x)
+    left = (left - first).to(x.device)
+    last = x.shape[2] - 1
+    return x[..., left.clamp(0, last)] * (1 - share) + x[..., (left + 1).clamp(0, last)] * share
 
 
 def decimate(x: Tensor, rate: int) -> Tensor:

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from rocktop_ray.errors import SettingsError
 from rocktop_ray.models.rvc.config import SynthesizerConfig
-from rocktop_ray.models.rvc.context import context_frames
+from rocktop_ray.models.rvc.context import context_frames, way_up_frames
 from rocktop_ray.models.rvc.hifigan import HifiganDecoder
 from rocktop_ray.models.rvc.pitch_bins import coarse_pitch
-from rocktop_ray.models.rvc.refinegan import RefineganDecoder
+from rocktop_ray.models.rvc.refinegan import Jitter, RefineganDecoder
 from rocktop_ray.models.rvc.source import sine_source
 from rocktop_ray.models.rvc.synthesizer import build
 from rocktop_ray.models.rvc.tiled import TILE, TiledDecoder, grid
@@ -60,6 +60,7 @@ class RvcVoice:
         fits = on_cpu and dtype == torch.float32
         self._tiles = TiledDecoder(decoder) if fits and isinstance(decoder, HifiganDecoder) else None
         self._piece = _PLAIN_PIECE if on_cpu and self._tiles is None else _PIECE
+        self._way_up = way_up_frames(config) if config.decoder == "refinegan" else 0
         self.context = context_frames(config)
         """Frames around a part that ``wave`` renders with it."""
         self._spec = VoiceSpec(
@@ -143,7 +144,7 @@ class RvcVoice:
             low, high = max(0, begin - self.context), min(frames, end + self.context)
             sines = self._sines(melody, low, high, noise, frame_offset)
             seen = self._tensor(latent[:, low:high])
-            piece = self._decode(seen, embedded, sines, noise, frame_offset + low, begin - low, end - low)
+            piece = self._decode(seen, embedded, sines, low, begin, end, noise, frame_offset)
             pieces.append(piece.float().cpu().numpy())
         return np.concatenate(pieces)
 
@@ -152,29 +153,34 @@ class RvcVoice:
         latent: Tensor,
         speaker: Tensor,
         sines: Tensor | None,
-        noise: Noise | None,
-        first: int,
+        low: int,
         start: int,
         stop: int,
+        noise: Noise | None,
+        frame_offset: int,
     ) -> Tensor:
-        """Latent ``[1, latent, frames]`` -> wave ``[(stop - start) * hop]``; ``first`` is the noise row of frame 0."""
+        """Latent ``[1, latent, frames]`` and source from frame ``low`` on -> wave of frames ``start .. stop``, flat."""
+        decoder, hop = self.model.dec, self.config.hop
+        if isinstance(decoder, RefineganDecoder):
+            assert sines is not None
+            first, last = max(low, start - self._way_up), stop + self._way_up
+            seen = latent[..., first - low : last - low]
+            jitter = None if noise is None else self._jitter(noise, frame_offset + first, seen.shape[2])
+            wave = decoder(seen, speaker, sines, jitter, first=first, skip=first - low)
+            return wave[0, 0, (start - first) * hop : (stop - first) * hop]
         if self._tiles is not None:
-            source = None if sines is None else self.model.dec.m_source(sines)[0, 0]
-            return self._tiles.wave(latent[0], speaker[0], source, start=start, stop=stop, offset=first)
-        hop = self.config.hop
-        return self._plain(latent, speaker, sines, noise, first)[0, 0, start * hop : stop * hop]
+            source = None if sines is None else decoder.m_source(sines)[0, 0]
+            offset = frame_offset + low
+            return self._tiles.wave(latent[0], speaker[0], source, start=start - low, stop=stop - low, offset=offset)
+        return decoder(latent, speaker, sines)[0, 0, (start - low) * hop : (stop - low) * hop]
 
-    def _plain(self, latent: Tensor, speaker: Tensor, sines: Tensor | None, noise: Noise | None, first: int) -> Tensor:
-        """The decoder module itself: latent ``[1, latent, frames]`` -> wave ``[1, 1, frames * hop]``."""
-        decoder = self.model.dec
-        if not isinstance(decoder, RefineganDecoder) or noise is None:
-            return decoder(latent, speaker, sines)
-        frames = latent.shape[2]
+    def _jitter(self, noise: Noise, row: int, frames: int) -> Jitter:
+        """RefineGAN's own noise from the tables ``refine.*``, from frame ``row`` on, for ``frames`` frames."""
 
-        def jitter(name: str, channels: int, samples: int) -> Tensor:
-            return self._tensor(noise.normal(name, first * (samples // frames), samples, channels).T)
+        def draw(name: str, channels: int, samples: int) -> Tensor:
+            return self._tensor(noise.normal(name, row * (samples // frames), samples, channels).T)
 
-        return decoder(latent, speaker, sines, jitter)
+        return draw
 
     def _sines(self, f0: Array | None, low: int, high: int, noise: Noise | None, frame_offset: int) -> Tensor | None:
         """The source of frames ``low .. high``: ``[1, samples, 1 + overtones]``."""
