@@ -26,6 +26,7 @@ from rocktop_ray.errors import (
     StorageTimeoutError,
     UrlContentError,
     UrlForbiddenError,
+    UrlRefusedError,
     UrlTooLargeError,
     UrlUnreachableError,
 )
@@ -179,6 +180,14 @@ def test_damage_done_while_nobody_ran_is_noticed(cache: ContentCache, server: Ru
     assert content(ContentCache(cache.root, 10_000), server.url("/voice"))[0] == WAV
 
 
+def test_odd_addresses_are_refused(cache: ContentCache) -> None:
+    for url in ("http://[bad", "file:///etc/passwd", "http://10.0.0.1/x", ""):
+        with pytest.raises(UrlRefusedError), cache.get(source(url)):
+            pass
+    with cache.get(source("data:,content")) as entry:
+        assert entry.path.read_bytes() == b"content"
+
+
 def test_failures_leave_nothing(cache: ContentCache, server: Running) -> None:
     for path, error in (("/short", UrlUnreachableError), ("/signed", UrlForbiddenError)):
         with pytest.raises(error):
@@ -251,13 +260,12 @@ def test_threads_share_one_download(cache: ContentCache, server: Running, voice:
 
 
 def test_different_sources_do_not_wait_for_each_other(cache: ContentCache, server: Running, voice: Changing) -> None:
-    voice.pause = 2.0
+    voice.pause = 3.0
     slow = threading.Thread(target=content, args=(cache, server.url("/voice")))
     slow.start()
-    time.sleep(0.2)
-    start = time.monotonic()
+    until(lambda: voice.sent == 1)
     content(cache, server.url("/a"))
-    assert time.monotonic() - start < 1.5
+    assert slow.is_alive()
     slow.join()
 
 
@@ -321,7 +329,7 @@ def test_a_killed_download_blocks_nobody_and_leaves_nothing(
     server.answers["/half"] = voice
     start = time.monotonic()
     assert content(cache, server.url("/half"))[0] == WAV
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 15
     assert len(leftovers(cache.root)) == 1  # the killed one's part, until it is old
     monkeypatch.setattr("rocktop_ray.store.cache._STALE_SECONDS", 0.0)
     content(cache, server.url("/a"))

@@ -34,7 +34,7 @@ from rocktop_ray.errors import (
 from rocktop_ray.store.keys import check_key, content_type
 from rocktop_ray.store.local import LocalStorage
 from rocktop_ray.store.settings import StorageSettings, s3_place
-from rocktop_ray.store.storage import Storage, open_storage, split_s3
+from rocktop_ray.store.storage import Storage, link, open_storage, split_s3
 
 pytest.importorskip("boto3", reason="S3 tests need boto3: pip install 'rocktop-ray[s3]'")
 from s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, Server, program, s3_server
@@ -240,6 +240,7 @@ def test_public_and_content_type(store: Storage) -> None:
         store.public_url("a b/ü.ogg") == f"https://cdn.example.org/x/{prefix + '/' if prefix else ''}a%20b/%C3%BC.ogg"
     )
     assert content_type("a/take.OPUS") == "audio/ogg" and content_type("x") == "application/octet-stream"
+    assert link(store, "a", 60) == store.public_url("a")
     assert content_type("metadata.json") == "application/json"
 
 
@@ -396,9 +397,9 @@ def test_large_files_go_in_parts(s3_settings: StorageSettings, tmp_path: Path) -
 def test_signed_links(s3_settings: StorageSettings) -> None:
     store = open_storage(f"s3://{BUCKET}/links", s3_settings)
     store.write("a b/take.ogg", b"OggS")
-    link = store.presigned_get("a b/take.ogg", 60)
-    assert SECRET_KEY not in link and "X-Amz-Expires=60" in link
-    with urllib.request.urlopen(link, timeout=10) as answer:
+    signed = link(store, "a b/take.ogg", 60)
+    assert SECRET_KEY not in signed and "X-Amz-Expires=60" in signed
+    with urllib.request.urlopen(signed, timeout=10) as answer:
         assert answer.read() == b"OggS" and answer.headers["Content-Type"] == "audio/ogg"
     for seconds in (0, -1, 7 * 86400 + 1):
         with pytest.raises(SettingsError):
@@ -448,7 +449,21 @@ def test_secrets_are_not_shown(s3_settings: StorageSettings, caplog: pytest.LogC
 # a server that is ill
 
 
-def ill(running: Running) -> Storage:
+@pytest.fixture(scope="module")
+def one_server() -> Iterator[Running]:
+    with serving({}) as running:
+        yield running
+
+
+@pytest.fixture
+def ill(one_server: Running) -> Iterator[Running]:
+    """A server to be given its illness as the answer for ``*``; one for all, as making an S3 client is slow."""
+    one_server.requests.clear()
+    yield one_server
+    one_server.answers.clear()
+
+
+def at(running: Running) -> Storage:
     return open_storage("s3://bucket/x", replace(ILL, endpoint_url=running.url("")))
 
 
@@ -472,14 +487,14 @@ def s3_error(status: str, code: str) -> bytes:
         ("418 Tea", "AKID hush", StorageError, False),
     ],
 )
-def test_refusals(status: str, code: str, error: type[StorageError], retryable: bool) -> None:
-    with serving({"*": lambda link, _: link.sendall(s3_error(status, code))}) as running:
-        store = ill(running)
-        for ask in (store.read, lambda key: store.write(key, b"data"), lambda key: list(store.list())):
-            with pytest.raises(error) as caught:
-                ask("a")
-            assert type(caught.value) is error and caught.value.retryable is retryable
-            assert "hush" not in caught.value.message and "AKID" not in caught.value.message
+def test_refusals(ill: Running, status: str, code: str, error: type[StorageError], retryable: bool) -> None:
+    ill.answers["*"] = lambda link, _: link.sendall(s3_error(status, code))
+    store = at(ill)
+    for ask in (store.read, lambda key: store.write(key, b"data"), lambda key: list(store.list())):
+        with pytest.raises(error) as caught:
+            ask("a")
+        assert type(caught.value) is error and caught.value.retryable is retryable
+        assert "hush" not in caught.value.message and "AKID" not in caught.value.message
 
 
 def test_down() -> None:
@@ -498,14 +513,14 @@ def test_down() -> None:
     assert time.monotonic() - start < 15
 
 
-def test_silent() -> None:
-    with serving({"*": lambda link, _: time.sleep(2)}) as running:
-        store = ill(running)
-        for ask in (store.stat, store.read, lambda key: store.write(key, b"")):
-            start = time.monotonic()
-            with pytest.raises(StorageTimeoutError) as caught:
-                ask("a")
-            assert caught.value.retryable and time.monotonic() - start < 4
+def test_silent(ill: Running) -> None:
+    ill.answers["*"] = lambda link, _: time.sleep(2)
+    store = at(ill)
+    for ask in (store.stat, store.read, lambda key: store.write(key, b"")):
+        start = time.monotonic()
+        with pytest.raises(StorageTimeoutError) as caught:
+            ask("a")
+        assert caught.value.retryable and time.monotonic() - start < 8
 
 
 def test_silent_while_connecting() -> None:
@@ -528,38 +543,38 @@ def object_server(data: bytes, cut: int, etag: str = '"v1"') -> Callable[[socket
     return answer
 
 
-def test_broken_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_broken_reading_goes_on_where_it_stopped(ill: Running, tmp_path: Path) -> None:
     data = os.urandom(500_000)
-    with serving({"*": object_server(data, 60_000)}) as running:
-        store = ill(running)
-        store.get_file("take", tmp_path / "got")
-        assert (tmp_path / "got").read_bytes() == data
-        assert len(running.requests) == 9
-        assert all(request.headers.get("if-match") == '"v1"' for request in running.requests[1:])
+    ill.answers["*"] = object_server(data, 60_000)
+    store = at(ill)
+    store.get_file("take", tmp_path / "got")
+    assert (tmp_path / "got").read_bytes() == data
+    assert len(ill.requests) == 9
+    assert all(request.headers.get("if-match") == '"v1"' for request in ill.requests[1:])
 
 
-def test_reading_that_only_breaks_ends(tmp_path: Path) -> None:
-    with serving({"*": object_server(bytes(1000), 0)}) as running:
-        with pytest.raises(StorageUnavailableError):
-            ill(running).get_file("take", tmp_path / "got")
-        assert len(running.requests) <= 4 and list(tmp_path.iterdir()) == []
+def test_reading_that_only_breaks_ends(ill: Running, tmp_path: Path) -> None:
+    ill.answers["*"] = object_server(bytes(1000), 0)
+    with pytest.raises(StorageUnavailableError):
+        at(ill).get_file("take", tmp_path / "got")
+    assert len(ill.requests) <= 4 and list(tmp_path.iterdir()) == []
 
 
-def test_a_trickle_meets_a_limit(tmp_path: Path) -> None:
+def test_a_trickle_meets_a_limit(ill: Running, tmp_path: Path) -> None:
     def drip(link: socket.socket, request: Request) -> None:
         object_server(bytes(100_000), 1)(link, request)
-        for _ in range(100):
+        for _ in range(400):
             link.sendall(b"x")
             time.sleep(0.05)
 
-    with serving({"*": drip}) as running:
-        start = time.monotonic()
-        with pytest.raises(StorageTimeoutError, match="too slow"):
-            ill(running).get_file("take", tmp_path / "got")
-        assert time.monotonic() - start < 3 and list(tmp_path.iterdir()) == []
+    ill.answers["*"] = drip
+    start = time.monotonic()
+    with pytest.raises(StorageTimeoutError, match="too slow"):
+        at(ill).get_file("take", tmp_path / "got")
+    assert time.monotonic() - start < 10 and list(tmp_path.iterdir()) == []
 
 
-def test_a_moment_of_trouble_is_survived() -> None:
+def test_a_moment_of_trouble_is_survived(ill: Running) -> None:
     answers = [s3_error("503 Busy", "SlowDown"), reply(b"", ETag='"e"')]
 
     def answer(link: socket.socket, request: Request) -> None:
@@ -567,13 +582,13 @@ def test_a_moment_of_trouble_is_survived() -> None:
             answers.pop(0) if answers else reply(b"", ETag='"e"', Last_Modified="Sat, 21 Nov 2020 10:00:00 GMT")
         )
 
-    with serving({"*": answer}) as running:
-        ill(running).write("a", b"data")
-        assert [request.method for request in running.requests] == ["PUT", "PUT", "HEAD"]
+    ill.answers["*"] = answer
+    at(ill).write("a", b"data")
+    assert [request.method for request in ill.requests] == ["PUT", "PUT", "HEAD"]
 
 
-def test_garbage_from_the_server() -> None:
-    with serving({"*": fixed(b"<html>no S3 here</html>", Content_Type="text/html")}) as running:
-        for ask in (lambda: list(ill(running).list()), lambda: ill(running).stat("a"), lambda: ill(running).read("a")):
-            with pytest.raises(StorageError):
-                ask()
+def test_garbage_from_the_server(ill: Running) -> None:
+    ill.answers["*"] = fixed(b"<html>no S3 here</html>", Content_Type="text/html")
+    for ask in (lambda: list(at(ill).list()), lambda: at(ill).stat("a"), lambda: at(ill).read("a")):
+        with pytest.raises(StorageError):
+            ask()

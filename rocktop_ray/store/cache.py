@@ -1,8 +1,9 @@
 """Downloads kept by content: shared by threads and processes, checked for change, bounded.
 
 Folder: ``blobs/ab/<sha256>`` holds content, ``refs/ab/<hash of a source's key>`` what a source brought and how to ask
-whether it changed, ``locks/`` one lock per source at work, ``parts/`` downloads at work. Everything may be deleted
-while no process uses it. Needs a file system with flock (local disks, NFS of today).
+whether it changed, ``locks/`` one lock per source at work, ``parts/`` downloads at work, ``crowded`` tells
+everybody that there is too much because it is in use. Everything may be deleted while no process uses it. Needs a file
+system with flock (local disks, NFS of today).
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class ContentCache:
         self._guard = threading.Lock()
         self._stats = CacheStats()
         self._verified: dict[str, tuple[int, int, int]] = {}
-        self._over = False
+        self._crowded = root / "crowded"
         with storage_errors(root):
             for name in ("blobs", "refs", "locks", "parts"):
                 (root / name).mkdir(parents=True, exist_ok=True)
@@ -123,9 +124,9 @@ class ContentCache:
             yield entry
         finally:
             held.release()
-            if self._over:
-                with storage_errors(self.root):
-                    self._shrink(0)
+            if self._crowded.exists():
+                with storage_errors(self.root), self._shrinking(0):
+                    pass
 
     def stats(self) -> CacheStats:
         """Counters, and a count of the folder."""
@@ -166,7 +167,8 @@ class ContentCache:
         return new, Entry(new.path, fetched.sha256, fetched.bytes, "miss")
 
     def _served(self, ref: _Ref, held: Lease) -> Entry:
-        os.utime(held.path, ns=(time.time_ns(), held.stat.st_mtime_ns))  # the access time says what was used last
+        with contextlib.suppress(PermissionError):  # another user's file: its access time is as the system keeps it
+            os.utime(held.path, ns=(time.time_ns(), held.stat.st_mtime_ns))  # the access time says what was used last
         self._count(hits=1, served_bytes=ref.bytes)
         return Entry(held.path, ref.sha256, ref.bytes, "hit")
 
@@ -182,13 +184,12 @@ class ContentCache:
             os.close(handle)
 
     def _publish(self, handle: int, part: Path, fetched: Fetched) -> Lease:
-        same = self._take(fetched.sha256, fetched.bytes)
-        if same:  # another source brought the same content
-            return same
-        self._shrink(fetched.bytes)
+        os.fsync(handle)
         path = self._blob(fetched.sha256)
         path.parent.mkdir(exist_ok=True)
-        held = lease.publish(handle, part, path)
+        with self._shrinking(fetched.bytes):
+            # another source may have brought the same content
+            held = self._take(fetched.sha256, fetched.bytes) or lease.publish(handle, part, path)
         self._trust(fetched.sha256, held)
         return held
 
@@ -216,19 +217,24 @@ class ContentCache:
                 self._verified.clear()
             self._verified[sha256] = (found.st_ino, found.st_mtime_ns, found.st_size)
 
-    def _shrink(self, need: int) -> None:
-        """Make room for ``need`` bytes: the longest unused go first, those in use stay."""
+    @contextmanager
+    def _shrinking(self, need: int) -> Iterator[None]:
+        """Make room for ``need`` bytes, and keep it: the longest unused go first, those in use stay."""
         with self._lock("shrink", "another process keeps the cache locked; try again"):
             self._sweep_parts()
             blobs = sorted(self._blobs(), key=lambda blob: blob[1].st_atime_ns)
             total = need + sum(found.st_size for _, found in blobs)
+            if total > self.max_bytes:
+                self._crowded.touch()  # before looking who uses what: whoever lets go later sees it and shrinks again
             for path, found in blobs:
                 if total <= self.max_bytes:
                     break
                 if lease.remove_unused(path):
                     total -= found.st_size
                     self._count(evictions=1, evicted_bytes=found.st_size)
-            self._over = total > self.max_bytes
+            if total <= self.max_bytes:
+                self._crowded.unlink(missing_ok=True)
+            yield
 
     def _sweep_parts(self) -> None:
         """Remove what killed downloads left."""

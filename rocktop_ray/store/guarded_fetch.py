@@ -158,10 +158,9 @@ def check_url(url: str, policy: FetchPolicy | None = None) -> None:
 def _open(url: str, policy: FetchPolicy, known: Validators, clock: Clock, place: str) -> Iterator[Exchange]:
     """Follow redirects to an answer that is none."""
     headers = {"User-Agent": "rocktop", "Accept": "*/*", "Accept-Encoding": "identity"}
-    if known.etag:
-        headers["If-None-Match"] = known.etag
-    if known.last_modified:
-        headers["If-Modified-Since"] = known.last_modified
+    for name, value in (("If-None-Match", known.etag), ("If-Modified-Since", known.last_modified)):
+        if value and value.isascii() and value.isprintable():
+            headers[name] = value
     for hop in range(policy.redirects + 1):
         target = parse_url(url)
         addresses = _look_up(target, policy, clock, place if not hop else f"{place} (after a redirect)")

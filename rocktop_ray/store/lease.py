@@ -52,7 +52,6 @@ def publish(handle: int, part: Path, path: Path) -> Lease:
 
     Raises OSError.
     """
-    os.fsync(handle)
     os.fchmod(handle, 0o444)
     fcntl.flock(handle, fcntl.LOCK_SH)
     part.replace(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import tempfile
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _WEEK = 7 * 86400
 _BUFFER = 1 << 18
+_MAKING = threading.Lock()
+"""Clients of boto3 are safe between threads, making one is not."""
 
 
 class S3Storage:
@@ -38,8 +41,6 @@ class S3Storage:
         if prefix:
             check_key(prefix)
         self.bucket, self.prefix, self.settings = bucket, prefix, settings
-        self._lock = threading.Lock()
-        self._made: Any = None
         self._bucket_seen = False
 
     def __repr__(self) -> str:
@@ -172,10 +173,8 @@ class S3Storage:
 
     @property
     def _client(self) -> Any:
-        with self._lock:  # sessions of boto3 are not safe between threads, clients are
-            if self._made is None:
-                self._made = _client(self.settings)
-            return self._made
+        with _MAKING:
+            return _client(self.settings)
 
     def _reader(self, key: str) -> S3Reader:
         name = self._name(key)
@@ -220,7 +219,9 @@ class S3Storage:
             raise
 
 
+@functools.lru_cache(maxsize=8)
 def _client(settings: StorageSettings) -> Any:
+    """One client, with its connections, for all stores of the same settings."""
     config = Config(
         connect_timeout=settings.connect_seconds,
         read_timeout=settings.read_seconds,

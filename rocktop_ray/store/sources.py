@@ -54,8 +54,11 @@ class UrlSource:
 
     @property
     def key(self) -> str:
-        """The address without its signature."""
-        return without_signature(self.url)
+        """The address without its signature; as it is, if it is not well formed (to fetch it is refused then)."""
+        try:
+            return without_signature(self.url)
+        except ValueError:
+            return self.url
 
     @property
     def identity(self) -> str:

@@ -109,6 +109,14 @@ def open_storage(place: str | Path, settings: StorageSettings | None = None) -> 
     return LocalStorage(_folder(text), settings.public_url)
 
 
+def link(storage: Storage, key: str, seconds: int) -> str:
+    """An address where others can read the object: the public one, else a signed one that lives ``seconds``.
+
+    Raises SettingsError if the store has neither, StorageError.
+    """
+    return storage.public_url(key) or storage.presigned_get(key, seconds)
+
+
 def split_s3(url: str) -> tuple[str, str]:
     """``s3://bucket/prefix`` to bucket and prefix (no slash at its ends). Raises SettingsError."""
     match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?", url, re.DOTALL)
