@@ -1,6 +1,8 @@
+import errno
 import io
 import json
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_voices import tiny_config, tiny_file, tiny_state
 
-from rocktop_ray.errors import RocktopError, VoiceFormatError
+from rocktop_ray.errors import RocktopError, StorageError, VoiceFormatError
 from rocktop_ray.models.rvc.voice import RvcVoice
 from rocktop_ray.voices.extract import extract
 from rocktop_ray.voices.merge import merge
@@ -234,6 +236,22 @@ def test_too_large_for_half_precision():
 def test_write_needs_a_known_ending(tmp_path):
     with pytest.raises(VoiceFormatError, match=r"\.safetensors"):
         write_rvc(from_dict(tiny_file(), "x"), tmp_path / "x.onnx")
+
+
+def test_full_disk_keeps_the_file_that_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "x.pth"
+    write_rvc(from_dict(tiny_file(), "x"), path)
+    before = path.read_bytes()
+
+    def full(self, data):
+        with self.open("wb") as file:
+            file.write(data[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StorageError, match="No space left"):
+        write_rvc(from_dict(tiny_file(seed=1), "x"), path)
+    assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]
 
 
 # --- merge -----------------------------------------------------------------------------------------------------------

@@ -52,7 +52,9 @@ def list_(library: _Library = None, as_json: _Json = False) -> None:
     if not infos and not damaged:
         typer.echo(f"no voices in {shelf.root}: add one with 'rocktop voices import FILE'")
         return
-    table = Table("voice", "rate", "kind", "F0", "units", "speakers", "index", "licence")
+    table = Table()
+    for heading in ("voice", "rate", "kind", "F0", "units", "speakers", "index", "licence"):
+        table.add_column(heading, overflow="fold")  # a name that is cut off cannot be typed
     for info in infos:
         kind = " ".join(filter(None, (info.family, info.version, info.decoder)))
         f0, vectors = "yes" if info.uses_f0 else "no", f"{info.index_vectors:,}" if info.index_vectors else "-"
