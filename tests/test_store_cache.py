@@ -379,10 +379,10 @@ def test_many_at_once_with_little_room(server: Running, tmp_path: Path) -> None:
 
 def test_references_are_bounded(cache: ContentCache, server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rocktop_ray.store.cache._REFS_PER_FOLDER", 1)
-    for number in range(30):
+    for number in range(80):  # into 256 folders: some meet
         content(cache, server.url(f"/plain?n={number}"))
     folders = list((cache.root / "refs").iterdir())
-    assert len(folders) < 30 and all(len(list(folder.iterdir())) == 1 for folder in folders)
+    assert len(folders) < 80 and all(len(list(folder.iterdir())) == 1 for folder in folders)
     assert json.loads(next(folders[0].iterdir()).read_text())["sha256"] == hashlib.sha256(WAV).hexdigest()
 
 

@@ -26,7 +26,6 @@ from filelock import FileLock, Timeout
 
 from rocktop_ray.errors import SettingsError, StorageTimeoutError, storage_errors
 from rocktop_ray.store import lease
-from rocktop_ray.store.atomic import write_bytes
 from rocktop_ray.store.download import digest
 from rocktop_ray.store.guarded_fetch import Fetched, Validators
 from rocktop_ray.store.lease import Lease
@@ -262,7 +261,10 @@ class ContentCache:
 
     def _write_ref(self, name: str, ref: _Ref) -> None:
         path = self.root / "refs" / name[:2] / name
-        write_bytes(path, json.dumps(asdict(ref)).encode())
+        path.parent.mkdir(exist_ok=True)
+        part = path.with_name(f".{secrets.token_hex(8)}")
+        part.write_text(json.dumps(asdict(ref)))  # not synced to the disk: a lost one costs a download
+        part.replace(path)
         others = [other for other in path.parent.iterdir() if not other.name.startswith(".")]
         if len(others) > _REFS_PER_FOLDER:
             oldest = min((other for other in others if other != path), key=_modified)
