@@ -7,8 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from rocktop_ray.audio.encode import write_take
+from rocktop_ray.cli import app
 from rocktop_ray.errors import AudioError, SettingsError
+from rocktop_ray.evaluate import words
 from rocktop_ray.evaluate.melody import best_key, f0_agreement
 from rocktop_ray.evaluate.report import evaluate_takes, length_drift
 from rocktop_ray.evaluate.spectra import (
@@ -203,3 +207,29 @@ def test_the_report():
     assert "F0 RMSE" in names and "word error rate of result" in names
     silent = evaluate_takes(np.zeros(RATE, np.float32), np.zeros(RATE, np.float32), RATE)
     assert silent.spectra is None and silent.rows()
+
+
+def test_the_command(tmp_path, monkeypatch):
+    """Without any weights or recogniser installed: the rest is measured, and a line says what is missing."""
+    monkeypatch.setenv("ROCKTOP_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(words, "find_recogniser", lambda: None)
+    write_take(tmp_path / "source.wav", sung(), RATE)
+    write_take(tmp_path / "result.flac", 0.5 * sung(hertz=440.0), RATE)
+    command = ["evaluate", str(tmp_path / "source.wav"), str(tmp_path / "result.flac"), "--pitch", "pm"]
+    done = CliRunner().invoke(app, [*command, "--json"])
+    assert done.exit_code == 0, done.exception
+    report = json.loads(done.stdout)
+    assert report["length_drift"] == 0
+    assert report["f0"]["key"] == 12 and report["f0"]["rmse_cents"] < 10
+    assert report["similarity"] is None and report["words"] is None
+    assert "models fetch resemblyzer" in done.stderr
+    assert "F0 correlation" in CliRunner().invoke(app, command).stdout
+
+
+def test_recognisers_are_found_by_what_is_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(words.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv(words.WHISPER_VARIABLE, str(tmp_path))
+    assert words.find_recogniser() is None
+    monkeypatch.setattr(words.importlib.util, "find_spec", lambda name: name == "pocketsphinx" or None)
+    assert words.find_recogniser().name.startswith("pocketsphinx")
+    assert words.find_recogniser("de") is None

@@ -21,6 +21,8 @@ from rocktop_ray.evaluate.words import Recogniser, WordErrors, word_errors
 from rocktop_ray.features.pitch.registry import build_pitch_extractor
 from rocktop_ray.protocols import ENCODER_RATE, Array, PitchExtractor
 
+_SPECTRA_SECONDS = 120  # their spectrograms lie in memory whole
+
 
 @dataclass(frozen=True)
 class Similarity:
@@ -155,7 +157,7 @@ def evaluate_takes(
         speaker: None to leave the voice out.
         recogniser: None to leave the words out.
         true_words: what is sung, if known.
-        spectra: False to leave these distances out.
+        spectra: False to leave these distances out; they are taken of the first two minutes.
 
     Raises AudioError if source or result is empty, and what the parts raise.
     """
@@ -179,7 +181,7 @@ def evaluate_takes(
         )
     distances = None
     if spectra and sounding:
-        size = min(len(source), len(result))
+        size = min(len(source), len(result), _SPECTRA_SECONDS * rate)
         a, b = source[:size], result[:size]
         if np.any(a):
             distances = Spectra(

@@ -81,7 +81,7 @@ class FasterWhisper:
         self._model: Any = WhisperModel(str(folder), device="cpu", compute_type="float32", local_files_only=True)
 
     def transcribe(self, audio: Array) -> str:
-        """Audio ``[samples]`` at 16 kHz -> text; greedy and without a memory of earlier segments, so repeatable."""
+        """Audio ``[samples]`` at 16 kHz -> text; without sampling or a memory of earlier segments, so repeatable."""
         segments, _ = self._model.transcribe(
             audio, language=self._language, beam_size=5, temperature=0.0, condition_on_previous_text=False
         )
