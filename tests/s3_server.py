@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -80,14 +82,21 @@ def _start(weed: str, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
             "-s3.autoCreateBucket=false",
         ]
         with (folder / "log").open("wb") as log:
+            calm = {**os.environ, "GOMAXPROCS": "2"}
             process = subprocess.Popen(
-                arguments, stdout=log, stderr=log, cwd=folder, env={**os.environ, "GOMAXPROCS": "2"}
+                arguments, stdout=log, stderr=log, cwd=folder, env=calm, preexec_fn=_end_with_parent
             )
         endpoint = f"http://127.0.0.1:{s3}"
         if _ready(process, endpoint):
             return process, endpoint
         _stop(process)
     raise RuntimeError("SeaweedFS did not start:\n" + (folder / "log").read_text(errors="replace")[-3000:])
+
+
+def _end_with_parent() -> None:
+    """Asks Linux to kill this process when the tests are killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _ready(process: subprocess.Popen[bytes], endpoint: str) -> bool:

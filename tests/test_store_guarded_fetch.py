@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import io
+import random
 import socket
 import ssl
 import time
@@ -115,6 +117,10 @@ def server() -> Iterator[Running]:
         "/hang-up": lambda link, _: None,
         "/loop": redirect("/loop"),
         "/to-take": redirect("take.wav?a=1"),
+        "/to-utf8": lambda link, _: link.sendall(
+            b"HTTP/1.1 307 T\r\nLocation: /\xc3\xbc b\r\nContent-Length: 0\r\n\r\n"
+        ),
+        "/%C3%BC%20b": fixed(WAV),
         "/nowhere": redirect(""),
         "/split": fixed(WAV, ETag='"a"\tb\x7f'),
     }
@@ -159,9 +165,7 @@ def test_fetch(server: Running) -> None:
     assert not {"cookie", "authorization", "referer"} & set(asked)
 
 
-@pytest.mark.parametrize(
-    "path", ["/no-length", "/bad-length", "/chunked", "/gzip", "/deflate", "/to-take", "/take.wav"]
-)
+@pytest.mark.parametrize("path", ["/no-length", "/bad-length", "/chunked", "/gzip", "/deflate", "/to-take", "/to-utf8"])
 def test_ways_to_send_a_file(server: Running, path: str) -> None:
     assert get(server.url(path), expect="audio")[0] == WAV
 
@@ -269,6 +273,51 @@ def test_a_sink_that_refuses(server: Running) -> None:
 
     with pytest.raises(StorageError, match="no space"):
         guarded_fetch(server.url("/take.wav"), Full(), policy=HERE)
+
+
+MUTATIONS = [
+    *(
+        b"\r\n",
+        b"\n",
+        b"\0",
+        b"-1",
+        b"f" * 20,
+        b" ",
+        b":",
+        b"\xff\xfe",
+        b"HTTP/9.9",
+        b"100 Continue\r\n\r\n",
+        b"A" * 70000,
+    ),
+    *(
+        b"Content-Length: 99\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Content-Encoding: deflate\r\n",
+        b"X: y\r\n" * 120,
+    ),
+    *(b"Location: http://[::1\r\n", b"Location: //@:80\r\n"),
+]
+
+
+def test_broken_answers_give_one_clear_error() -> None:
+    """Answers with random damage (seeded): a file, or a FetchError, never anything else and never a hang."""
+    draw = random.Random(1)
+    sound = [
+        *(reply(WAV[:100], ETag='"a"'), reply(gzip.compress(WAV), Content_Encoding="gzip"), b"HTTP/1.0 200\r\n\r\nabc"),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        reply(b"", status="302 Found", Location="/next"),
+    ]
+    now = [b""]
+    policy = replace(HERE, total_seconds=2, max_bytes=50_000)
+    with serving({"*": lambda link, _: link.sendall(now[0])}) as broken:
+        for _ in range(400):
+            answer = bytearray(draw.choice(sound))
+            for _ in range(draw.randint(1, 4)):
+                place = draw.randrange(len(answer) + 1)
+                answer[place : place + draw.choice((0, 0, 1, 10))] = draw.choice([*MUTATIONS, b""])
+            now[0] = bytes(answer)
+            with contextlib.suppress(FetchError):
+                get(broken.url("/x"), policy, expect=draw.choice([None, "audio"]))
 
 
 # who may be asked

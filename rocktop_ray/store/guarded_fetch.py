@@ -176,7 +176,7 @@ def _open(url: str, policy: FetchPolicy, known: Validators, clock: Clock, place:
 
 
 def _next(exchange: Exchange, target: Target, place: str) -> str:
-    location = exchange.header("Location")
+    location = exchange.location()
     if not location:
         raise UrlUnreachableError(f"{place}: a redirect that leads nowhere", retryable=False)
     try:

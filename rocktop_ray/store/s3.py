@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import re
 import tempfile
 import threading
@@ -174,7 +175,7 @@ class S3Storage:
     @property
     def _client(self) -> Any:
         with _MAKING:
-            return _client(self.settings)
+            return _client(self.settings, os.getpid())
 
     def _reader(self, key: str) -> S3Reader:
         name = self._name(key)
@@ -220,8 +221,8 @@ class S3Storage:
 
 
 @functools.lru_cache(maxsize=8)
-def _client(settings: StorageSettings) -> Any:
-    """One client, with its connections, for all stores of the same settings."""
+def _client(settings: StorageSettings, process: int) -> Any:
+    """One client, with its connections, for all stores of the same settings in one process (also after a fork)."""
     config = Config(
         connect_timeout=settings.connect_seconds,
         read_timeout=settings.read_seconds,

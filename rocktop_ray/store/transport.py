@@ -132,6 +132,11 @@ class Exchange:
         value = (self._answer.headers.get(name) or "").strip()
         return value if value.isascii() and value.isprintable() and len(value) < 4096 else ""
 
+    def location(self) -> str:
+        """Where a redirect leads; empty if it does not say. Raw UTF-8 and blanks are common there."""
+        value = (self._answer.headers.get("Location") or "").strip().replace(" ", "%20")
+        return value.encode("latin-1", "replace").decode("utf-8", "replace")
+
     def chunk(self, size: int) -> bytes:
         """Up to ``size`` more bytes of the body as they come, empty at its end. Raises UrlUnreachableError when the
         body ends before the length that the server said, UrlTimeoutError."""
