@@ -1,4 +1,4 @@
-"""The ``rocktop`` command: one place where errors become messages and exit codes. The commands live in ``commands/``."""
+"""The ``rocktop`` command: where errors become messages and exit codes. The sub-commands are in ``commands/``."""
 
 from __future__ import annotations
 

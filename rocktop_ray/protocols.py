@@ -38,7 +38,9 @@ class ContentEncoder(Protocol):
     """What is sung, without who sings."""
 
     @property
-    def spec(self) -> ContentSpec: ...
+    def spec(self) -> ContentSpec:
+        """Name and width of the units."""
+        ...
 
     def encode(self, audio: Array) -> Array:
         """Audio ``[samples]`` at 16 kHz -> units ``[frames, dim]`` at 50/s. Raises AudioError below one frame."""
@@ -50,7 +52,9 @@ class PitchExtractor(Protocol):
     """The melody."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As in ``features.pitch.registry``."""
+        ...
 
     def f0(self, audio: Array) -> Array:
         """Audio ``[samples]`` at 16 kHz -> F0 ``[samples // 160 + 1]`` in Hz, 0 = unvoiced; frame i is at i * 10 ms."""
@@ -129,4 +133,6 @@ class VoiceModel(AcousticModel, Vocoder, Protocol):
     """A voice's synthesizer: both halves, and what they are."""
 
     @property
-    def spec(self) -> VoiceSpec: ...
+    def spec(self) -> VoiceSpec:
+        """The facts that the pipeline needs."""
+        ...

@@ -8,7 +8,6 @@ from typing import Any
 import golden_data
 import numpy as np
 import pytest
-from rocktop_ray.voices.open import open_voice
 
 from rocktop_ray.audio.highpass import highpass
 from rocktop_ray.chunks import Section
@@ -18,6 +17,7 @@ from rocktop_ray.features.content.registry import build_content_encoder
 from rocktop_ray.features.pitch.registry import build_pitch_extractor
 from rocktop_ray.noise import GivenNoise
 from rocktop_ray.settings import ConvertSettings
+from rocktop_ray.voices.open import open_voice
 
 CASES: dict[str, dict[str, Any]] = {
     "v2_48k_f0": {"unvoiced": "interpolate"},
