@@ -8,6 +8,7 @@ from pathlib import Path
 import rocktop_ray
 from rocktop_ray.errors import VoiceFormatError, VoiceNotFoundError
 from rocktop_ray.features.index import RetrievalIndex
+from rocktop_ray.heap import loading
 from rocktop_ray.protocols import VoiceModel
 from rocktop_ray.voices.archive import is_archive
 from rocktop_ray.voices.families import load_voice_file
@@ -50,13 +51,14 @@ def open_voice(
     Raises VoiceNotFoundError, VoiceFormatError, UnsafeFileError, IndexFormatError or StorageError.
     """
     path, own_index, info = _find(name_or_path, library)
-    loaded = load_voice_file(path)
-    info = loaded.info if info is None else info
-    chosen = Path(index) if index is not None else own_index
-    retrieval = None if chosen is None else RetrievalIndex.read(chosen, dim=info.content_dim)
-    if retrieval is not None:
-        info = replace(info, index_vectors=retrieval.count)
-    return Voice(info.name, loaded.model(device), retrieval, info, info.default_extractor)
+    with loading():
+        loaded = load_voice_file(path)
+        info = loaded.info if info is None else info
+        chosen = Path(index) if index is not None else own_index
+        retrieval = None if chosen is None else RetrievalIndex.read(chosen, dim=info.content_dim)
+        if retrieval is not None:
+            info = replace(info, index_vectors=retrieval.count)
+        return Voice(info.name, loaded.model(device), retrieval, info, info.default_extractor)
 
 
 def voice_info(name_or_path: str | Path, *, library: str | Path | None = None) -> VoiceInfo:

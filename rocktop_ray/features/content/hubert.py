@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rocktop_ray.errors import AudioError, SettingsError, VoiceFormatError
 from rocktop_ray.features.content.hubert_files import read_hubert
+from rocktop_ray.heap import loading
 from rocktop_ray.models.hubert import Hubert, HubertConfig
 from rocktop_ray.protocols import Array, ContentSpec
 
@@ -58,8 +59,9 @@ class HubertEncoder:
     @classmethod
     def load(cls, path: str | Path, *, version: Version = "v2", device: str = "cpu") -> HubertEncoder:
         """From a fairseq ``.pt``, a transformers folder, or a weight file in one (see ``hubert_files.read_hubert``)."""
-        state, config = read_hubert(path)
-        return cls(state, config, version=version, device=device)
+        with loading():
+            state, config = read_hubert(path)
+            return cls(state, config, version=version, device=device)
 
     @property
     def spec(self) -> ContentSpec:

@@ -11,6 +11,7 @@ from rocktop_ray.features.pitch.checks import analyse, checked_threshold
 from rocktop_ray.features.pitch.mel import N_FFT, LogMel, pad_audio
 from rocktop_ray.features.pitch.salience import bin_cents, local_average
 from rocktop_ray.features.pitch.weights import fit, weight_tensors
+from rocktop_ray.heap import loading
 from rocktop_ray.models.rmvpe import RMVPE, tensors_from_file
 from rocktop_ray.protocols import Array
 
@@ -42,8 +43,9 @@ class RmvpeExtractor:
     def __init__(self, path: Path | str | None = None, *, device: str = "cpu", threshold: float = 0.03) -> None:
         self.threshold = checked_threshold(threshold)
         self.device = torch.device(device)
-        tensors = weight_tensors("rmvpe", path)
-        self.network = fit(RMVPE, tensors, tensors_from_file, "the RMVPE network rmvpe.pt", self.device)
+        with loading():
+            tensors = weight_tensors("rmvpe", path)
+            self.network = fit(RMVPE, tensors, tensors_from_file, "the RMVPE network rmvpe.pt", self.device)
         self.front = LogMel(low=30, htk=True, device=self.device)
 
     def f0(self, audio: Array) -> Array:

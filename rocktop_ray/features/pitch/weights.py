@@ -58,7 +58,8 @@ def fit(
     if wrong:
         report = "; ".join(sorted(wrong)[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise VoiceFormatError(f"this is not {what}: {report}", stage="pitch")
-    network.load_state_dict({name: _laid_out(tensor.float()) for name, tensor in renamed.items()}, assign=True)
+    # One at a time: the file's own tensors go as the network's come.
+    network.load_state_dict({name: _laid_out(renamed.pop(name).float()) for name in expected}, assign=True)
     return network.eval().requires_grad_(False).to(device)
 
 

@@ -57,9 +57,13 @@ class RvcVoice:
         self.model.requires_grad_(False).eval()
         decoder = self.model.dec
         on_cpu = self.device.type == "cpu"
-        fits = on_cpu and dtype == torch.float32
-        self._tiles = TiledDecoder(decoder) if fits and isinstance(decoder, HifiganDecoder) else None
-        self._piece = _PLAIN_PIECE if on_cpu and self._tiles is None else _PIECE
+        self._tiles = None
+        self._piece = _PLAIN_PIECE if on_cpu else _PIECE
+        if on_cpu and dtype == torch.float32 and isinstance(decoder, HifiganDecoder):
+            self._tiles = TiledDecoder(decoder)
+            self._piece = _PIECE
+            decoder.ups.to("meta")  # The tiles hold these weights in their own form.
+            decoder.resblocks.to("meta")
         self._way_up = way_up_frames(config) if config.decoder == "refinegan" else 0
         self.context = context_frames(config)
         """Frames around a part that ``wave`` renders with it."""
