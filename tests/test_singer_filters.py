@@ -5,7 +5,7 @@ import torch
 from rocktop_ray.models.singer import SingerConfig
 from rocktop_ray.models.singer.filters import LOWEST, REFERENCE_RATE, SourceFilter, mel_spaced
 
-CONFIG = SingerConfig(content_dim=8, width=8, dilations=(1,))
+CONFIG = SingerConfig(content_dim=8, width=8, dilations=(1,), core_hz=12_000.0)
 
 
 def noise_only(level: float, frames: int) -> torch.Tensor:
