@@ -1,0 +1,1 @@
+"""Speed and memory of the pipeline, beside a living peer. See README.md."""
