@@ -193,12 +193,17 @@ class CancelledError(RocktopError):
     code, stage, http_status, exit_code = "cancelled", "internal", 499, 130
 
 
+def storage_error(error: OSError, place: object, doing: str = "use", *, stage: str | None = None) -> StorageError:
+    """What the operating system refused, as an error to raise: ``cannot {doing} {place}: why``."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(f"no space left for {place}; free some and try again", stage=stage)
+    return StorageError(f"cannot {doing} {place}: {error.strerror or error}", stage=stage)
+
+
 @contextmanager
-def storage_errors(place: object) -> Iterator[None]:
-    """Turn the operating system's refusals (OSError) into StorageError that names ``place``."""
+def storage_errors(place: object, doing: str = "use", *, stage: str | None = None) -> Iterator[None]:
+    """Turn every OSError of the block into the StorageError of ``storage_error``."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError(f"no space left for {place}; free some and try again") from error
-        raise StorageError(f"cannot use {place}: {error.strerror or error}") from error
+        raise storage_error(error, place, doing, stage=stage) from error

@@ -179,7 +179,7 @@ def test_full_disk_leaves_the_library_intact(shelf, pth, monkeypatch, replacing)
         write(path, data)
 
     monkeypatch.setattr(library_module, "_write", full)
-    with pytest.raises(StorageError, match="No space left"):
+    with pytest.raises(StorageError, match="no space left"):
         shelf.import_(pth, replace_existing=replacing)
     assert files(shelf) == before
     assert [path.name for path in shelf.root.iterdir() if path.name != ".lock"] == ["anna"] * replacing

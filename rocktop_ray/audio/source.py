@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from rocktop_ray.audio.info import AudioLimits
-from rocktop_ray.errors import AudioError, StorageError
+from rocktop_ray.errors import AudioError, StorageError, storage_error
 
 AudioSource = str | os.PathLike[str] | bytes | BinaryIO
 """A path, the bytes of a file, or a binary file object (read from its beginning, left open)."""
@@ -45,9 +45,10 @@ def _open_path(path: Path) -> IO[bytes]:
         return path.open("rb", buffering=0)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise AudioError(f"there is no file {path}", stage="input") from error
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        reason = getattr(error, "strerror", None) or error
-        raise StorageError(f"{path} cannot be opened: {reason}", stage="input") from error
+    except OSError as error:
+        raise storage_error(error, path, "open", stage="input") from error
+    except ValueError as error:  # a zero byte in the name
+        raise StorageError(f"cannot open {path}: {error}", stage="input") from error
 
 
 def _spool(stream: BinaryIO, name: str, limits: AudioLimits) -> IO[bytes]:

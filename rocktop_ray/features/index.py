@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rocktop_ray.errors import IndexFormatError, StorageError, VoiceNotFoundError
+from rocktop_ray.errors import IndexFormatError, VoiceNotFoundError, storage_error
 from rocktop_ray.features.index_file import IndexArrays, parse, serialise
 from rocktop_ray.protocols import Array
 from rocktop_ray.store.atomic import write_bytes
@@ -76,7 +76,7 @@ class RetrievalIndex:
         except IndexFormatError as error:
             raise IndexFormatError(f"{path.name}: {error.message}") from error
         except OSError as error:
-            raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+            raise storage_error(error, path, "read") from error
         if not index.count:
             raise IndexFormatError(
                 f"{path.name} holds no units: the file whose name starts with 'added_' is the one to use"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rocktop_ray.errors import StorageError
+from rocktop_ray.errors import storage_errors
 
 PART = ".part"
 """Ending of names that are not yet whole: leftovers of a killed process carry it."""
@@ -23,13 +23,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     part = path.with_name(f".{path.name[:100]}-{secrets.token_hex(6)}{PART}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+        with storage_errors(path, "write"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            with part.open("rb") as written:
+                os.fsync(written.fileno())
+            part.replace(path)
     finally:
         with suppress(OSError):  # a file stands where the folder should be
             part.unlink(missing_ok=True)

@@ -22,7 +22,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rocktop_ray import paths
-from rocktop_ray.errors import RocktopError, SettingsError, StorageError, VoiceFormatError, VoiceNotFoundError
+from rocktop_ray.errors import (
+    RocktopError,
+    SettingsError,
+    StorageError,
+    VoiceFormatError,
+    VoiceNotFoundError,
+    storage_error,
+    storage_errors,
+)
 from rocktop_ray.features.index import RetrievalIndex
 from rocktop_ray.voices.archive import FoundVoice, find_in_folder, is_archive, unpack_archive
 from rocktop_ray.voices.families import LoadedVoice, load_voice_file
@@ -50,7 +58,7 @@ class VoiceLibrary:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise StorageError(f"cannot read the voice library {self.root}: {error.strerror or error}") from error
+            raise storage_error(error, f"the voice library {self.root}", "read") from error
         return sorted(name for name in found if (self.root / name / _MANIFEST).is_file())
 
     def has(self, name: str) -> bool:
@@ -78,7 +86,7 @@ class VoiceLibrary:
                 raise ValueError(f"manifest version {data.get('manifest')!r}")
             return replace(VoiceInfo.from_dict(data), name=name)
         except OSError as error:
-            raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+            raise storage_error(error, path, "read") from error
         except (ValueError, AttributeError, RecursionError, VoiceFormatError) as error:
             raise VoiceFormatError(
                 f"the manifest of voice {name!r} is damaged ({error}): remove and import it again"
@@ -187,7 +195,7 @@ class VoiceLibrary:
             message = f"another process holds the voice library {self.root} for more than {_LOCK_SECONDS} s"
             raise StorageError(message, retryable=True) from error
         except OSError as error:
-            raise StorageError(f"cannot change the voice library {self.root}: {error.strerror or error}") from error
+            raise storage_error(error, f"the voice library {self.root}", "change") from error
 
     def _clean(self) -> None:
         for entry in [*self.root.iterdir()]:
@@ -210,10 +218,8 @@ def _found(source: Path) -> Iterator[FoundVoice]:
     if source.is_dir():
         yield find_in_folder(source)
     elif is_archive(source):
-        try:
+        with storage_errors("the temporary folder"):
             folder = tempfile.mkdtemp(prefix="rocktop-")
-        except OSError as error:
-            raise StorageError(f"no room to unpack {source.name}: {error.strerror or error}") from error
         try:
             yield unpack_archive(source, folder)
         finally:
@@ -227,18 +233,13 @@ def _stored_bytes(path: Path, loaded: LoadedVoice, licence: str) -> bytes:
     """The file that the library keeps: RVC voices in our own form, others as they are."""
     if loaded.rvc is not None:
         return safetensors_form(replace(loaded.rvc, licence=licence))
-    try:
+    with storage_errors(path, "read"):
         return path.read_bytes()
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _hash(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    with storage_errors(path, "read"), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -16,7 +16,7 @@ from typing import IO, Any, TypeVar
 
 import torch
 
-from rocktop_ray.errors import StorageError, UnsafeFileError, VoiceFormatError, VoiceNotFoundError
+from rocktop_ray.errors import UnsafeFileError, VoiceFormatError, VoiceNotFoundError, storage_error
 from rocktop_ray.voices.pickle_machine import MAX_PICKLE, Machine
 from rocktop_ray.voices.pickle_values import Inert, Name, NumpyType, Storage, TensorRef
 from rocktop_ray.voices.safetensors_file import MAX_HEADER, read_bytes, read_metadata, read_safetensors
@@ -70,7 +70,7 @@ def load_pickle_tensors(path: str | Path, *, max_bytes: int = MAX_BYTES, skip: C
         except MemoryError as error:
             raise VoiceFormatError(f"{path.name}: needs more memory than there is") from error
         except OSError as error:
-            raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+            raise storage_error(error, path, "read") from error
     assert isinstance(result, dict)
     return result
 
@@ -107,7 +107,7 @@ def _parsed(path: Path, parse: Callable[[IO[bytes]], _T]) -> _T:
         except MemoryError as error:
             raise VoiceFormatError(f"{path.name}: needs more memory than there is") from error
         except OSError as error:
-            raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+            raise storage_error(error, path, "read") from error
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -120,7 +120,7 @@ def _open(path: Path) -> IO[bytes]:
             raise VoiceFormatError(f"{path} is not an ordinary file")
         return path.open("rb")
     except OSError as error:
-        raise StorageError(f"cannot open {path}: {error.strerror or error}") from error
+        raise storage_error(error, path, "open") from error
     except ValueError as error:  # a NUL byte in the name
         raise VoiceNotFoundError(f"no such file: {path!r}") from error
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rocktop_ray.errors import AudioError, StorageError
+from rocktop_ray.errors import AudioError, storage_errors
 from rocktop_ray.protocols import FRAME_RATE, Array
 
 MAX_BYTES = 64 << 20
@@ -28,11 +28,8 @@ def read_f0_file(path: Path | str) -> Array:
     Raises AudioError with the line number for what cannot be understood, StorageError if the file cannot be read.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise StorageError(f"cannot read the F0 file {path}: {error.strerror or error}", stage="pitch") from error
+    with storage_errors(f"the F0 file {path}", "read", stage="pitch"), path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise AudioError(f"the F0 file {path.name} is larger than {MAX_BYTES >> 20} MiB", stage="pitch")
     try:
