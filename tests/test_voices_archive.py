@@ -3,7 +3,7 @@ import zipfile
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_voices import tiny_file
 
@@ -113,6 +113,7 @@ def test_a_torch_file_is_no_archive(tmp_path):
 
 @settings(max_examples=150, deadline=None)
 @given(edits=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=5))
+@example(edits=[(831, 0)])  # a file without a name
 def test_damage_is_told_not_raised(tmp_path_factory, edits):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:

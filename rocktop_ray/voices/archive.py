@@ -9,13 +9,15 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from rocktop_ray.errors import StorageError, VoiceFormatError
+from rocktop_ray.errors import VoiceFormatError, storage_error, storage_errors
 
 MAX_ENTRIES = 10_000
 MAX_BYTES = 4 << 30
 """Most bytes that are unpacked."""
 _MAX_RATIO = 200
 _VOICES = (".pth", ".safetensors")
+_DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, IndexError)
+"""What reading a damaged zip runs into; IndexError: a file without a name."""
 _TRAINING = re.compile(r"[GD]_\d+\.pth", re.IGNORECASE)
 
 
@@ -56,20 +58,18 @@ def unpack_archive(path: str | Path, folder: str | Path) -> FoundVoice:
             suffix = PurePosixPath(voice.lower()).suffix
             unpacked = _unpack(archive, by_name[voice], folder / f"voice{suffix}", path.name)
             found = None if index is None else _unpack(archive, by_name[index], folder / "voice.index", path.name)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, zlib.error) as error:
+    except _DAMAGE as error:
         raise VoiceFormatError(f"{path.name} is damaged, cut off or encrypted: {str(error)[:100]}") from error
     except OSError as error:
-        raise StorageError(f"cannot unpack {path}: {error.strerror or error}") from error
+        raise storage_error(error, path, "unpack") from error
     return FoundVoice(unpacked, found, _base(voice))
 
 
 def find_in_folder(folder: str | Path) -> FoundVoice:
     """The voice and its index in a folder and below it. Raises VoiceFormatError unless there is exactly one voice."""
     folder = Path(folder)
-    try:
+    with storage_errors(folder, "read"):
         files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    except OSError as error:
-        raise StorageError(f"cannot read {folder}: {error.strerror or error}") from error
     voice, index = _choose(files, str(folder))
     return FoundVoice(folder / voice, None if index is None else folder / index, _base(voice))
 
