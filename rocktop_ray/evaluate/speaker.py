@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rocktop_ray.audio.level import from_db, rms
+from rocktop_ray.audio.mel import mel_filters
 from rocktop_ray.errors import AudioError, VoiceFormatError
-from rocktop_ray.features.pitch.mel import mel_filters
 from rocktop_ray.models.speaker import GE2E
 from rocktop_ray.protocols import ENCODER_RATE, Array
 from rocktop_ray.store.fetch import find
@@ -28,7 +29,7 @@ _COVERAGE = 0.75
 """A last partial with less audio than this is dropped."""
 _BATCH = 64
 """Partials at a time: an hour has thousands."""
-_QUIETEST = 10 ** (-30 / 20)
+_QUIETEST = from_db(-30.0)
 """RMS that quieter takes are raised to, as in training."""
 
 
@@ -58,10 +59,10 @@ class SpeakerEncoder:
 
     def embed(self, audio: Array) -> Array:
         """Audio ``[samples]`` at 16 kHz -> ``[256]`` of length 1. Raises AudioError if it is empty or silent."""
-        rms = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) if len(audio) else 0.0
-        if rms == 0.0:
+        level = rms(audio)
+        if level == 0.0:
             raise AudioError("a silent recording has no voice to compare")
-        loud = audio * np.float32(max(1.0, _QUIETEST / rms))
+        loud = audio * np.float32(max(1.0, _QUIETEST / level))
         starts = partial_starts(len(loud))
         needed = (starts[-1] + _PARTIAL) * _HOP
         padded = np.pad(loud, (_FFT // 2, max(0, needed - len(loud)) + _FFT // 2)).astype(np.float32)
@@ -89,7 +90,7 @@ class SpeakerEncoder:
             center=False,
             return_complex=True,
         )
-        return (torch.from_numpy(self._filters).float() @ spectrum.abs().square()).T
+        return (torch.from_numpy(self._filters) @ spectrum.abs().square()).T
 
 
 def partial_starts(samples: int) -> list[int]:

@@ -7,9 +7,9 @@ import numpy.typing as npt
 from scipy.fft import dct
 
 from rocktop_ray.audio.level import from_db
+from rocktop_ray.audio.mel import mel_filters
 from rocktop_ray.errors import AudioError, SettingsError
 from rocktop_ray.evaluate.warp import warping_path
-from rocktop_ray.features.pitch.mel import mel_filters
 from rocktop_ray.protocols import Array
 
 _Matrix = npt.NDArray[np.float64]

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import librosa
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-MEL_RATE = 16_000
+from rocktop_ray.audio.mel import mel_filters
+from rocktop_ray.protocols import ENCODER_RATE
+
 MEL_WINDOW = 400
 MEL_HOP = 160
 MELS = 80
@@ -40,7 +41,7 @@ class LogMel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("window", torch.hann_window(MEL_WINDOW), persistent=False)
-        bands = librosa.filters.mel(sr=MEL_RATE, n_fft=MEL_WINDOW, n_mels=MELS)
+        bands = mel_filters(ENCODER_RATE, MEL_WINDOW, MELS, 0, ENCODER_RATE / 2, htk=False)
         self.register_buffer("bands", torch.from_numpy(bands), persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
