@@ -103,16 +103,19 @@ def convert_file(
         for part in converter.stream(blocks, settings, melody=melody, on_progress=on_progress, cancel=cancel):
             part.audio.tofile(spool)
             samples += len(part.audio)
-            peak = max(peak, float(np.abs(part.audio).max(initial=0.0)))
+            peak = max(peak, _peak(part.audio))
             f0_source.append(part.f0_source)
             f0.append(part.f0)
             key = part.key
             for stage, spent in part.seconds.items():
                 stages[stage] = stages.get(stage, 0.0) + spent
+        if output.rate != TAKE_RATE:  # the filter moves the peaks, and the file's are what counts
+            peak = max(_peak(block) for block in _at_rate(_spooled(spool), output.rate))
         gain = _gain(peak, normalise)
         frames = resampled_length(samples, TAKE_RATE, output.rate)
-        if info.frames is not None and info.rate == output.rate and abs(info.frames - frames) <= 1:
-            frames = info.frames
+        # Going through 48 kHz rounds twice; what the file itself says is exact, unless it is only an estimate.
+        if info.frames is not None and abs(resampled_length(info.frames, info.rate, TAKE_RATE) - samples) <= 1:
+            frames = resampled_length(info.frames, info.rate, output.rate)
         with open_writer(target, output.format.name, output.rate, output.bitrate) as writer:
             for block in _fitted(_at_rate(_spooled(spool), output.rate), frames):
                 writer.write(block * np.float32(gain))
@@ -134,6 +137,10 @@ def _gain(peak: float, normalise: bool) -> float:
     return ceiling / peak if peak > ceiling or (normalise and peak > 0) else 1.0
 
 
+def _peak(block: Array) -> float:
+    return float(np.abs(block).max(initial=0.0))
+
+
 def _spooled(spool: IO[bytes]) -> Iterator[Array]:
     spool.seek(0)
     while data := spool.read(_BLOCK * 4):
@@ -148,7 +155,7 @@ def _at_rate(blocks: Iterator[Array], rate: int) -> Iterator[Array]:
 
 
 def _fitted(blocks: Iterator[Array], samples: int) -> Iterator[Array]:
-    """The blocks cut or filled with zeros to ``samples`` in all: two roundings of a rate may differ by one sample."""
+    """The blocks cut or filled with zeros to ``samples`` in all: lengths rounded at 48 kHz differ by a few samples."""
     for block in blocks:
         if len(block) > samples:
             block = block[:samples]

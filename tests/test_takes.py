@@ -44,6 +44,24 @@ def test_lossless_results_have_the_sources_samples(tmp_path: Path, rate: int, na
     assert done.seconds == pytest.approx(0.7331, abs=2e-4)
 
 
+@pytest.mark.parametrize(("rate", "samples", "wanted"), [(44_100, 54_441, 96_000), (11_025, 13_610, 88_200)])
+def test_other_rates_last_the_sources_time_to_the_sample(tmp_path: Path, rate: int, samples: int, wanted: int) -> None:
+    soundfile.write(tmp_path / "in.wav", np.resize(tone(0.5, rate), samples), rate, subtype="FLOAT")
+    target = tmp_path / "out.wav"
+    convert_file(converter(), tmp_path / "in.wav", target, QUIET, check_output("wav", wanted))
+    assert abs(soundfile.info(target).frames * rate - samples * wanted) <= rate / 2
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 96_000])
+def test_peaks_stay_below_the_ceiling_at_the_files_own_rate(tmp_path: Path, rate: int) -> None:
+    noisy = ConvertSettings(temperature=2, rms_mix=1)
+    source, target = wav(tmp_path / "in.wav", 1.0), tmp_path / "out.wav"
+    done = convert_file(converter(), source, target, noisy, check_output("wav", rate), normalise=True)
+    peak = np.abs(soundfile.read(target)[0]).max()
+    assert 20 * np.log10(peak) == pytest.approx(-1, abs=1e-4)
+    assert done.peak_dbfs == pytest.approx(-1, abs=1e-4)
+
+
 def test_default_is_48_khz_in_the_targets_format(tmp_path: Path) -> None:
     source = wav(tmp_path / "in.wav", 1.0, 44_100, channels=2)
     convert_file(converter(40_000), source, tmp_path / "out.ogg", QUIET)
