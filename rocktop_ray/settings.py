@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from rocktop_ray.errors import SettingsError
+from rocktop_ray.features.pitch.curves import SCALES, note_class
 
 Unvoiced = Literal["zero", "interpolate"]
 
@@ -31,7 +32,7 @@ class ConvertSettings:
         median_radius: median filter over voiced F0, in frames to each side, 0..50; 0 is off [filter_radius].
         autotune: strength of snapping to the scale, 0..1; 0 is off.
         scale: ``chromatic``, ``major``, ``minor``... (see ``features.pitch.curves``).
-        root: tonic of the scale, ``C`` to ``B``.
+        root: tonic of the scale, ``C`` to ``B``, with ``#`` or ``b``.
     """
 
     key: float = 0.0
@@ -61,6 +62,11 @@ class ConvertSettings:
             raise SettingsError(f"unvoiced must be one of {', '.join(get_args(Unvoiced))}, not {self.unvoiced!r}")
         if not isinstance(self.auto_key, bool):
             raise SettingsError(f"auto_key must be true or false, not {self.auto_key!r}")
+        if not isinstance(self.scale, str) or self.scale not in SCALES:
+            raise SettingsError(f"scale must be one of {', '.join(SCALES)}, not {self.scale!r}")
+        if not isinstance(self.root, str):
+            raise SettingsError(f"root must be the name of a note, not {self.root!r}")
+        note_class(self.root)
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> ConvertSettings:

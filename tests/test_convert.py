@@ -191,7 +191,8 @@ def test_parts_that_do_not_fit() -> None:
 @pytest.mark.parametrize(
     "bad",
     [{"key": 37}, {"key": "2"}, {"index_rate": 1.1}, {"protect": float("nan")}, {"speaker": 1.0}, {"seed": -1},
-     {"unvoiced": "hum"}, {"loud": 1}, {"key": True}, {"auto_key": 1}],
+     {"unvoiced": "hum"}, {"loud": 1}, {"key": True}, {"auto_key": 1}, {"scale": "foo"},
+     {"scale": []}, {"root": "H"}, {"root": 3}],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(SettingsError, match=next(iter(bad))):

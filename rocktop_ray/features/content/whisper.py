@@ -89,6 +89,8 @@ def normalise(features: Array) -> Array:
 
 def load_net(path: str | Path) -> WhisperEncoderNet:
     """The network in a ``rocktop-whisper-encoder`` safetensors file, as float32."""
+    if not Path(path).is_file():
+        raise VoiceFormatError(f"there is no Whisper encoder file {path}", stage="content")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("rocktop", "{}"))

@@ -124,7 +124,7 @@ def note_class(name: str) -> int:
     """Semitones above C, 0..11, of a note name such as ``C``, ``F#`` or ``Bb``. Raises SettingsError."""
     letter, accidental = name[:1].upper(), name[1:].replace("♯", "#").replace("♭", "b")
     if letter not in _LETTERS or accidental not in ("", "#", "b"):
-        raise SettingsError(f"unknown note {name!r}: use C to B, with # or b", stage="pitch")
+        raise SettingsError(f"unknown root note {name!r}: use C to B, with # or b", stage="pitch")
     return (_LETTERS[letter] + {"": 0, "#": 1, "b": -1}[accidental]) % 12
 
 
