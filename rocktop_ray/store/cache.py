@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from rocktop_ray.errors import SettingsError, StorageTimeoutError, storage_errors
 from rocktop_ray.store import lease
-from rocktop_ray.store.download import digest
+from rocktop_ray.store.digest import file_sha256
 from rocktop_ray.store.guarded_fetch import Fetched, Validators
 from rocktop_ray.store.lease import Lease
 from rocktop_ray.store.sniff import HEAD
@@ -201,7 +201,7 @@ class ContentCache:
         with self._guard:
             if held.stat.st_size == size and self._verified.get(sha256) == mark:
                 return held
-        if held.stat.st_size == size and digest(held.path) == sha256:
+        if held.stat.st_size == size and file_sha256(held.path) == sha256:
             self._trust(sha256, held)
             return held
         held.path.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import time
 import urllib.error
@@ -13,6 +12,7 @@ from typing import BinaryIO
 
 from rocktop_ray.errors import FetchError, StorageError, storage_errors
 from rocktop_ray.store.catalogue import Checked
+from rocktop_ray.store.digest import file_sha256
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
@@ -45,7 +45,7 @@ def download(
         try:
             if before != expected.bytes:
                 _transfer(url, part, expected, progress, timeout)
-            if digest(part) == expected.sha256:
+            if file_sha256(part) == expected.sha256:
                 return
             part.unlink()
             trouble = FetchError(f"{url}: the content is not the known file (checksum differs)", retryable=False)
@@ -66,12 +66,6 @@ def download(
     if isinstance(trouble, FetchError):
         raise trouble
     raise FetchError(f"{url}: {_reason(trouble)}; try again, what has arrived is kept") from trouble
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _transfer(url: str, part: Path, expected: Checked, progress: Progress | None, timeout: float) -> None:

