@@ -15,6 +15,7 @@ from rocktop_ray.audio.decode import iter_take, probe
 from rocktop_ray.audio.encode import open_writer
 from rocktop_ray.audio.formats import Output, check_output, format_for
 from rocktop_ray.audio.info import DEFAULT_LIMITS, AudioInfo, AudioLimits
+from rocktop_ray.audio.level import from_db, normalising_gain, peak, to_db
 from rocktop_ray.audio.resample import StreamResampler, resampled_length
 from rocktop_ray.chunks import TAKE_RATE
 from rocktop_ray.convert import Converter, Progress
@@ -98,20 +99,20 @@ def convert_file(
     stages: dict[str, float] = {}
     f0_source, f0, key = [], [], 0.0
     with storage_errors("the temporary folder"), tempfile.TemporaryFile(prefix="rocktop-") as spool:
-        samples, peak = 0, 0.0
+        samples, largest = 0, 0.0
         blocks = iter_take(source, rate=TAKE_RATE, limits=limits)
         for part in converter.stream(blocks, settings, melody=melody, on_progress=on_progress, cancel=cancel):
             part.audio.tofile(spool)
             samples += len(part.audio)
-            peak = max(peak, _peak(part.audio))
+            largest = max(largest, peak(part.audio))
             f0_source.append(part.f0_source)
             f0.append(part.f0)
             key = part.key
             for stage, spent in part.seconds.items():
                 stages[stage] = stages.get(stage, 0.0) + spent
         if output.rate != TAKE_RATE:  # the filter moves the peaks, and the file's are what counts
-            peak = max(_peak(block) for block in _at_rate(_spooled(spool), output.rate))
-        gain = _gain(peak, normalise)
+            largest = max(peak(block) for block in _at_rate(_spooled(spool), output.rate))
+        gain = _gain(largest, normalise)
         frames = resampled_length(samples, TAKE_RATE, output.rate)
         # Going through 48 kHz rounds twice; what the file itself says is exact, unless it is only an estimate.
         if info.frames is not None and abs(resampled_length(info.frames, info.rate, TAKE_RATE) - samples) <= 1:
@@ -125,20 +126,15 @@ def convert_file(
         np.concatenate(f0_source),
         np.concatenate(f0),
         key,
-        20 * float(np.log10(gain)),
-        20 * float(np.log10(max(peak * gain, 1e-10))),
+        to_db(gain),
+        to_db(largest * gain),
         stages,
     )
 
 
-def _gain(peak: float, normalise: bool) -> float:
+def _gain(largest: float, normalise: bool) -> float:
     """Down to the ceiling if above it; up to it only when asked."""
-    ceiling = 10 ** (CEILING_DBFS / 20)
-    return ceiling / peak if peak > ceiling or (normalise and peak > 0) else 1.0
-
-
-def _peak(block: Array) -> float:
-    return float(np.abs(block).max(initial=0.0))
+    return normalising_gain(largest, CEILING_DBFS) if normalise or largest > from_db(CEILING_DBFS) else 1.0
 
 
 def _spooled(spool: IO[bytes]) -> Iterator[Array]:
