@@ -69,6 +69,7 @@ def test_a_folder_keeps_its_tree_and_resumes(tmp_path: Path, take: Path, capsys:
     ("words", "code", "says"),
     [
         (["--voice", "nobody"], 66, "nobody"),
+        (["--voice", "nobody", "--library", "shelf"], 66, "library shelf"),
         (["--key", "99"], 64, "key must be between"),
         (["--index-rate", "nan"], 64, "index_rate"),
         (["--unvoiced", "hum"], 64, "zero, interpolate"),

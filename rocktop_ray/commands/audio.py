@@ -88,14 +88,15 @@ def slice_command(
     from rocktop_ray.audio.batch import BatchReport, plan
     from rocktop_ray.audio.slice import SliceSettings
     from rocktop_ray.audio.transform import slice_file
-    from rocktop_ray.errors import RocktopError, SettingsError
+    from rocktop_ray.errors import RocktopError, SettingsError, storage_errors
 
     settings = SliceSettings(threshold, min_length, min_interval, hop, max_silence)
     suffix = _suffix(format, None)
-    if source.is_file() and not target.exists():
-        target.mkdir(parents=True)
     if target.is_file():
         raise SettingsError(f"{target} is a file; slices need a folder")
+    if source.is_file():
+        with storage_errors(target):
+            target.mkdir(parents=True, exist_ok=True)
     pairs, others = plan(source, target, suffix)
     report = BatchReport(others=others)
     count = 0

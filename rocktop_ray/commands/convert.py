@@ -22,6 +22,7 @@ def convert(
     target: Annotated[Path, typer.Argument(help="The file to write, or a folder.")],
     voice: Annotated[str, typer.Option(help="A voice of the library, or a voice file.")] = "bundle",
     index: Annotated[Path | None, typer.Option(help="Retrieval index in place of the voice's own.")] = None,
+    library: Annotated[Path | None, typer.Option(help="Folder of the voice library; default: the user's own.")] = None,
     encoder: Annotated[
         Path | None, typer.Option(help="Content encoder: hubert_base.pt or a folder.", rich_help_panel=_ENGINE)
     ] = None,
@@ -70,7 +71,7 @@ def convert(
     rate: Annotated[int, typer.Option(help="Sample rate in Hz.", rich_help_panel=_OUTPUT)] = 48_000,
     bitrate: Annotated[str | None, typer.Option(help="For lossy formats, e.g. 128k.", rich_help_panel=_OUTPUT)] = None,
     normalise: Annotated[
-        bool, typer.Option("--normalise", help="Bring the peak to -1 dBFS.", rich_help_panel=_OUTPUT)
+        bool, typer.Option("--normalise", "--normalize", help="Bring the peak to -1 dBFS.", rich_help_panel=_OUTPUT)
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.", rich_help_panel=_OUTPUT)] = False,
 ) -> None:
@@ -110,7 +111,13 @@ def convert(
     ConvertSettings.from_mapping({**fixed, **chosen})
     melody = None if f0_file is None else read_f0_file(f0_file)
     engine = build_engine(
-        voice, index=index, encoder_path=encoder, pitch=pitch, pitch_path=pitch_weights, device=device
+        voice,
+        index=index,
+        encoder_path=encoder,
+        pitch=pitch,
+        pitch_path=pitch_weights,
+        device=device,
+        library=library,
     )
     settings = ConvertSettings.from_mapping({**engine.voice.info.defaults, **fixed, **chosen})
     console = Console(stderr=True)

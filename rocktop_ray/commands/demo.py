@@ -16,21 +16,16 @@ def demo(
 ) -> None:
     """Convert a recording, measure the result and draw it: converted.wav, picture.png, report.json."""
     from rich.console import Console
-    from rich.table import Table
 
     from rocktop_ray.commands.progress import conversion_bar
+    from rocktop_ray.commands.tables import facts_table
     from rocktop_ray.demo import run_demo
 
     console = Console()
     with conversion_bar(Console(stderr=True), source) as watch:
         shown = run_demo(source, out, voice=voice, key=key, on_progress=watch)
     for title, rows in shown.tables():
-        table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False)
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
-        for name, value in rows:
-            table.add_row(name, value)
-        console.print(table)
+        console.print(facts_table(rows, title))
         console.print()
     for path in shown.files:
         console.print(str(path), soft_wrap=True, highlight=False)

@@ -20,21 +20,21 @@ def evaluate(
 ) -> None:
     """Compare a converted take with its source: melody, voice, level, length, spectrum, words."""
     from rich.console import Console
-    from rich.table import Table
 
     from rocktop_ray.audio.decode import read_take
+    from rocktop_ray.chunks import TAKE_RATE
+    from rocktop_ray.commands.tables import facts_table
     from rocktop_ray.evaluate.report import default_pitch_extractor, default_speaker_encoder, evaluate_takes
     from rocktop_ray.evaluate.words import find_recogniser
     from rocktop_ray.features.pitch.registry import build_pitch_extractor
     from rocktop_ray.store.fetch import command
 
-    rate = 48_000
     speaker = default_speaker_encoder()
     report = evaluate_takes(
-        read_take(source, rate=rate),
-        read_take(result, rate=rate),
-        rate,
-        target=read_take(target, rate=rate) if target is not None else None,
+        read_take(source),
+        read_take(result),
+        TAKE_RATE,
+        target=read_take(target) if target is not None else None,
         key=key,
         pitch=build_pitch_extractor(pitch) if pitch is not None else default_pitch_extractor(),
         speaker=speaker,
@@ -44,11 +44,6 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps({"source": str(source), "result": str(result), **report.as_dict()}, indent=2))
     else:
-        table = Table(box=None, show_header=False)
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
-        for row in report.rows():
-            table.add_row(*row)
-        Console().print(table, markup=False)
+        Console().print(facts_table(report.rows()))
     if speaker is None:
         typer.echo(f"the voices were not compared; the weights for that come with: {command('resemblyzer')}", err=True)

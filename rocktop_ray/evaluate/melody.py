@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from rocktop_ray.protocols import Array
 
@@ -57,7 +58,7 @@ def f0_agreement(source_f0: Array, result_f0: Array, key: float = 0.0) -> F0Agre
     )
 
 
-def _cents(source_f0: Array, result_f0: Array) -> np.ndarray:
+def _cents(source_f0: Array, result_f0: Array) -> npt.NDArray[np.float64]:
     """From source to result, frames voiced in both."""
     size = min(len(source_f0), len(result_f0))
     source, result = np.asarray(source_f0[:size], np.float64), np.asarray(result_f0[:size], np.float64)
@@ -65,7 +66,7 @@ def _cents(source_f0: Array, result_f0: Array) -> np.ndarray:
     return np.asarray(1200 * np.log2(result[both] / source[both]))
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+def _correlation(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float | None:
     a, b = a - a.mean(), b - b.mean()
     scale = np.sqrt(np.sum(a**2) * np.sum(b**2))
     # A melody of one note has no movement to follow.
