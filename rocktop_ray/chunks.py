@@ -14,11 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rocktop_ray.audio.resample import StreamResampler
-from rocktop_ray.protocols import ENCODER_RATE, Array
+from rocktop_ray.protocols import ENCODER_RATE, FRAME_RATE, TAKE_RATE, Array
 
-TAKE_RATE = 48_000
-"""Hz of a take inside the system."""
-FRAME = 160
+FRAME = ENCODER_RATE // FRAME_RATE
 """Samples at 16 kHz of one 10 ms frame; all cuts fall on frames."""
 PAD = ENCODER_RATE
 """Samples at 16 kHz of context on both sides of a chunk (RVC's x_pad of 1 s)."""

@@ -13,14 +13,14 @@ import numpy.typing as npt
 
 from rocktop_ray.audio.highpass import highpass
 from rocktop_ray.audio.resample import StreamResampler
-from rocktop_ray.chunks import FRAME, PAD, TAKE_RATE, Chunk, Section, plan_chunks, split_sections
+from rocktop_ray.chunks import FRAME, PAD, Chunk, Section, plan_chunks, split_sections
 from rocktop_ray.dynamics import mix_loudness
 from rocktop_ray.errors import AudioError, CancelledError, ModelMissingError, SettingsError, VoiceFormatError
 from rocktop_ray.features import formant
 from rocktop_ray.features.index import RetrievalIndex
 from rocktop_ray.features.pitch import curves
 from rocktop_ray.noise import SeededNoise
-from rocktop_ray.protocols import ENCODER_RATE, Array, ContentEncoder, Noise, PitchExtractor, VoiceModel
+from rocktop_ray.protocols import ENCODER_RATE, TAKE_RATE, Array, ContentEncoder, Noise, PitchExtractor, VoiceModel
 from rocktop_ray.settings import ConvertSettings
 
 SHORTEST = TAKE_RATE // 20

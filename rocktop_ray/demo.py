@@ -12,14 +12,13 @@ from typing import Any
 import rocktop_ray
 from rocktop_ray.audio.decode import read_take
 from rocktop_ray.audio.resample import resample
-from rocktop_ray.chunks import TAKE_RATE
 from rocktop_ray.convert import Progress
 from rocktop_ray.engine import Engine, build_engine
 from rocktop_ray.errors import storage_errors
 from rocktop_ray.evaluate.picture import draw_conversion
 from rocktop_ray.evaluate.report import Report, default_pitch_extractor, default_speaker_encoder, evaluate_takes
 from rocktop_ray.evaluate.words import find_recogniser
-from rocktop_ray.protocols import ENCODER_RATE
+from rocktop_ray.protocols import ENCODER_RATE, TAKE_RATE
 from rocktop_ray.settings import ConvertSettings
 from rocktop_ray.takes import FileConversion, convert_file
 from rocktop_ray.voices.open import bundle_folder

@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 
+TAKE_RATE = 48_000
+"""Hz of a take inside the system."""
 ENCODER_RATE = 16_000
 """Sample rate in Hz of the audio that content encoders and pitch extractors take."""
 FRAME_RATE = 100

@@ -17,10 +17,9 @@ from rocktop_ray.audio.formats import Output, check_output, format_for
 from rocktop_ray.audio.info import DEFAULT_LIMITS, AudioInfo, AudioLimits
 from rocktop_ray.audio.level import from_db, normalising_gain, peak, to_db
 from rocktop_ray.audio.resample import StreamResampler, resampled_length
-from rocktop_ray.chunks import TAKE_RATE
 from rocktop_ray.convert import Converter, Progress
 from rocktop_ray.errors import storage_errors
-from rocktop_ray.protocols import Array
+from rocktop_ray.protocols import TAKE_RATE, Array
 from rocktop_ray.settings import ConvertSettings
 
 CEILING_DBFS = -1.0

@@ -24,7 +24,7 @@ from rocktop_ray.audio.resample import StreamResampler
 from rocktop_ray.audio.sndfile_reader import SndfileReader, is_sndfile
 from rocktop_ray.audio.source import AudioSource, Source, open_source
 from rocktop_ray.errors import AudioError, SettingsError
-from rocktop_ray.protocols import Array
+from rocktop_ray.protocols import TAKE_RATE, Array
 
 LOUDEST_SAMPLE = 1000.0
 """Samples above this (+60 dBFS) are taken for another scale, e.g. integers stored as floats, and refused."""
@@ -138,7 +138,7 @@ def probe(source: AudioSource, limits: AudioLimits = DEFAULT_LIMITS, *, stream: 
 
 
 def read_take(
-    source: AudioSource, *, rate: int = 48_000, limits: AudioLimits = DEFAULT_LIMITS, stream: int | None = None
+    source: AudioSource, *, rate: int = TAKE_RATE, limits: AudioLimits = DEFAULT_LIMITS, stream: int | None = None
 ) -> Array:
     """A whole recording as mono float32 ``[samples]`` at ``rate`` (soxr VHQ); for hours use iter_take.
 
@@ -160,7 +160,7 @@ def read_take(
 
 
 def iter_take(
-    source: AudioSource, *, rate: int = 48_000, limits: AudioLimits = DEFAULT_LIMITS, stream: int | None = None
+    source: AudioSource, *, rate: int = TAKE_RATE, limits: AudioLimits = DEFAULT_LIMITS, stream: int | None = None
 ) -> Iterator[Array]:
     """The same samples as read_take, in blocks and in bounded memory. Several channels are read twice."""
     with open_reader(source, limits, stream=stream) as reader:

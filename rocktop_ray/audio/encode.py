@@ -18,7 +18,7 @@ from rocktop_ray.audio.formats import Output, check_output, format_for
 from rocktop_ray.audio.libav_writer import LibavFile
 from rocktop_ray.audio.wav_writer import WavFile
 from rocktop_ray.errors import AudioError, AudioFormatError, SettingsError, StorageError, storage_errors
-from rocktop_ray.protocols import Array
+from rocktop_ray.protocols import TAKE_RATE, Array
 from rocktop_ray.store.atomic import atomic_path
 
 TAGS = ("title", "artist", "comment", "copyright", "software")
@@ -77,7 +77,7 @@ def _check_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
 def open_writer(
     target: str | os.PathLike[str] | BinaryIO,
     format: str | None = None,
-    rate: int = 48_000,
+    rate: int = TAKE_RATE,
     bitrate: int | str | None = None,
     channels: int = 1,
     *,
@@ -149,7 +149,7 @@ def _open_part(path: Path) -> IO[bytes]:
 def write_take(
     path: str | os.PathLike[str],
     audio: Array,
-    rate: int = 48_000,
+    rate: int = TAKE_RATE,
     format: str | None = None,
     *,
     bitrate: int | str | None = None,
@@ -165,7 +165,7 @@ def write_take(
 def encode_bytes(
     audio: Array,
     format: str = "ogg",
-    rate: int = 48_000,
+    rate: int = TAKE_RATE,
     bitrate: int | str | None = None,
     *,
     tags: Mapping[str, str] | None = None,

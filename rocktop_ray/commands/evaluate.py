@@ -22,11 +22,11 @@ def evaluate(
     from rich.console import Console
 
     from rocktop_ray.audio.decode import read_take
-    from rocktop_ray.chunks import TAKE_RATE
     from rocktop_ray.commands.tables import facts_table
     from rocktop_ray.evaluate.report import default_pitch_extractor, default_speaker_encoder, evaluate_takes
     from rocktop_ray.evaluate.words import find_recogniser
     from rocktop_ray.features.pitch.registry import build_pitch_extractor
+    from rocktop_ray.protocols import TAKE_RATE
     from rocktop_ray.store.fetch import command
 
     speaker = default_speaker_encoder()

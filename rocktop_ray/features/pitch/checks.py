@@ -8,9 +8,10 @@ from collections.abc import Callable
 import numpy as np
 
 from rocktop_ray.errors import AudioError, SettingsError
-from rocktop_ray.protocols import Array
+from rocktop_ray.protocols import ENCODER_RATE, FRAME_RATE, Array
 
-HOP = 160
+HOP = ENCODER_RATE // FRAME_RATE
+"""Samples from frame to frame."""
 _SILENCE = 1e-6
 
 

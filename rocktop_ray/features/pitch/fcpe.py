@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rocktop_ray.features.pitch.checks import analyse, checked_threshold
-from rocktop_ray.features.pitch.mel import HOP, N_FFT, LogMel, pad_audio
+from rocktop_ray.features.pitch.checks import HOP, analyse, checked_threshold
+from rocktop_ray.features.pitch.mel import N_FFT, LogMel, pad_audio
 from rocktop_ray.features.pitch.salience import BINS, local_average
 from rocktop_ray.features.pitch.weights import fit, weight_tensors
 from rocktop_ray.models.fcpe import FCPE, tensors_from_file

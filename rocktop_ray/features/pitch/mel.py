@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rocktop_ray.audio.mel import mel_filters
+from rocktop_ray.features.pitch.checks import HOP
 from rocktop_ray.protocols import ENCODER_RATE
 
 N_FFT = 1024
-HOP = 160
 FLOOR = 1e-5
 _BATCH = 4000
 
