@@ -271,6 +271,30 @@ def test_many_views_of_one_storage_are_bounded(tmp_path):
         load_pickle_tensors(path, max_bytes=100_000)
 
 
+def test_small_pickles_of_endless_data_are_refused(tmp_path):
+    laughs = ["ha"]
+    for _ in range(50):
+        laughs = [laughs] * 10
+    for number, data in enumerate(({"f0": laughs}, {"config": [1, {"deep": laughs}]})):
+        with pytest.raises(VoiceFormatError, match="more than 1048576 values"):
+            load_pickle_tensors(put(tmp_path, saved(data), f"{number}.pth"))
+    shared = ["fine"] * 3
+    assert load_pickle_tensors(put(tmp_path, saved({"a": [shared] * 4}))) == {"a": [["fine"] * 3] * 4}
+    with pytest.raises(VoiceFormatError, match="5001 bits"):
+        load_pickle_tensors(put(tmp_path, saved({"config": [1 << 5000]})))
+    copies = b"\x80\x02](" + b"K\x01" * 100_000 + b"eq\x000" + b"c__builtin__\nset\nh\x00\x85R" * 100 + b"."
+    with pytest.raises(VoiceFormatError, match="too long"):
+        load_pickle_tensors(put(tmp_path, zip_of(copies)))
+
+
+@pytest.mark.parametrize(
+    "program", [b"h\x00h\x00\x93", b"cnumpy\ndtype\nh\x00\x85R", b"c_codecs\nencode\nh\x00h\x00\x86R"]
+)
+def test_names_are_texts(tmp_path, program):
+    with pytest.raises((UnsafeFileError, VoiceFormatError), match=r"name|encoding"):
+        load_pickle_tensors(put(tmp_path, zip_of(b"\x80\x04]q\x000" + program + b".")))
+
+
 def test_what_is_no_weight_file(tmp_path):
     for data in (b"", b"\x80", b"PK", b"PK\x03\x04" + bytes(40), b"This is a text.\n", b"RIFF....WAVE", bytes(100)):
         with pytest.raises(VoiceFormatError, match=r"^x\.pth: "):

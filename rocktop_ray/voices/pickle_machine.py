@@ -15,6 +15,7 @@ from rocktop_ray.voices.pickle_values import STORAGES, Inert, Name, NumpyType, S
 MAX_PICKLE = 64 << 20
 """Longest pickle in bytes."""
 _MAX_OPS = 4_000_000
+_MAX_BITS = 256
 
 
 @dataclass
@@ -27,6 +28,8 @@ class Machine:
 
     stream: Any
     storages: dict[str, Storage] = field(default_factory=dict)
+    copied: int = 0
+    """Bytes that calls copied, about: a short pickle may ask for copies of one long list without end."""
 
     def run(self) -> Any:
         """The value. Raises UnsafeFileError or VoiceFormatError, or ValueError, IndexError... if damaged."""
@@ -49,6 +52,8 @@ class Machine:
             if op in _CONSTANTS:
                 stack.append(_CONSTANTS[op])
             elif op in _LITERALS:
+                if isinstance(arg, int) and arg.bit_length() > _MAX_BITS:
+                    raise VoiceFormatError(f"a number of {arg.bit_length()} bits")
                 stack.append(arg)
             elif op in ("PROTO", "FRAME"):
                 continue
@@ -98,6 +103,7 @@ class Machine:
                 called, arguments = _pop(stack, 2)
                 if not isinstance(called, Name) or not isinstance(arguments, tuple):
                     raise UnsafeFileError(f"calls a {type(called).__name__}. It was not loaded")
+                self._count(arguments)
                 stack.append(build(called.name, arguments))
             elif op == "BUILD":
                 state = stack.pop()
@@ -107,6 +113,13 @@ class Machine:
             else:
                 raise UnsafeFileError(f"uses the pickle operation {op}, which weights never need. It was not loaded")
         raise EOFError("the pickle has no end")
+
+    def _count(self, arguments: tuple[Any, ...]) -> None:
+        for argument in arguments:
+            if isinstance(argument, (str, bytes, list, tuple, dict)):
+                self.copied += len(argument) * (1 if isinstance(argument, (str, bytes)) else 16)
+        if self.copied > MAX_PICKLE:
+            raise VoiceFormatError("its pickle is too long")
 
     def _storage(self, identity: Any) -> Storage:
         kind, storage_type, key, _, count = identity[:5]
@@ -150,6 +163,6 @@ def _set_state(target: Any, state: Any) -> None:
     if isinstance(target, Inert):
         target.state = state
     elif isinstance(target, NumpyType):
-        target.order = str(state[1])
+        target.order = state[1] if isinstance(state[1], str) else "|"
     elif not isinstance(target, (dict, TensorRef)):
         raise UnsafeFileError(f"sets the state of a {type(target).__name__}. It was not loaded")

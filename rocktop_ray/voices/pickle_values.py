@@ -112,6 +112,8 @@ def _inert(name: str) -> bool:
 
 def known(module: Any, name: Any) -> Any:
     """The token for a global, or UnsafeFileError."""
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise UnsafeFileError("asks for something that has no name. It was not loaded")
     full = f"{module}.{name}"
     parent, _, last = full.rpartition(".")
     if parent == "torch" and last in _DTYPES:
@@ -139,10 +141,12 @@ def build(name: str, arguments: tuple[Any, ...]) -> Any:
     if name == "_codecs.encode":  # how protocol 2 writes bytes
         text, encoding = arguments
         if encoding not in ("latin1", "latin-1"):
-            raise VoiceFormatError(f"bytes in encoding {str(encoding)[:20]!r}")
+            raise VoiceFormatError("bytes in an encoding other than latin1")
         return text.encode("latin1")
     if name == "numpy.dtype":
-        return NumpyType(str(arguments[0])[:8])
+        if not isinstance(arguments[0], str):
+            raise VoiceFormatError("a numpy type without a name")
+        return NumpyType(arguments[0][:8])
     if name in _NUMBER_NAMES:
         return _number(*arguments)
     if _inert(name):

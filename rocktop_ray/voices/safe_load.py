@@ -27,6 +27,7 @@ MAX_BYTES = 2 << 30
 """Default bound on the tensors of one file: twice the largest encoder in use, with room for training state."""
 _T = TypeVar("_T")
 _MAX_DEPTH = 64
+_MAX_VALUES = 1 << 20
 _MAX_ENTRIES = 65_536
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, EOFError, RecursionError, struct.error)
 """What reading damaged data runs into."""
@@ -234,18 +235,22 @@ class _Materialiser:
         self.left = max_bytes
         self.max_bytes = max_bytes
         self.storages: dict[str, torch.Tensor] = {}
-        self.done: dict[int, Any] = {}
+        self.done: dict[int, tuple[Any, int]] = {}  # with the number of values in it
         self.active: set[int] = set()
+        self.values = 0
 
     def value(self, value: Any, depth: int) -> Any:
+        before, self.values = self.values, self.values + 1
         if not isinstance(value, (dict, list, tuple, Inert, TensorRef, Name, Storage, NumpyType)):
             return value
         if id(value) in self.done:
-            return self.done[id(value)]
+            made, count = self.done[id(value)]
+            self.values = before + count
+            self._bound()
+            return made
         if id(value) in self.active or depth > _MAX_DEPTH:
             raise VoiceFormatError("its data contains itself, or is nested too deeply")
         self.active.add(id(value))
-        made: Any
         if isinstance(value, TensorRef):
             made = self._tensor(value)
         elif isinstance(value, dict):
@@ -257,8 +262,14 @@ class _Materialiser:
         else:
             made = Inert(value.name if isinstance(value, Name) else type(value).__name__)
         self.active.discard(id(value))
-        self.done[id(value)] = made
+        self.done[id(value)] = made, self.values - before
+        self._bound()
         return made
+
+    def _bound(self) -> None:
+        """Lists that hold one list many times are small here and endless for whoever walks through them."""
+        if self.values > _MAX_VALUES:
+            raise VoiceFormatError(f"its data holds more than {_MAX_VALUES} values")
 
     def _tensor(self, ref: TensorRef) -> torch.Tensor:
         self.left -= prod(ref.size) * ref.storage.dtype.itemsize

@@ -148,7 +148,7 @@ class SynthesizerConfig:
         problems = []
         for name, (low, high) in _LIMITS.items():
             if not low <= getattr(self, name) <= high:
-                problems.append(f"{name} must be between {low} and {high}, not {getattr(self, name)}")
+                problems.append(f"{name} must be between {low} and {high}, not {_short(getattr(self, name))}")
         for name, high in (
             ("resblock_kernel_sizes", _MAX_RESBLOCK_KERNEL),
             ("upsample_rates", _LIMITS["sample_rate"][1] // 100),
