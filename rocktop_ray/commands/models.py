@@ -22,24 +22,16 @@ def fetch_command(
 ) -> None:
     """Download weights, with checksums; a broken download goes on where it stopped."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+    from rocktop_ray.commands.progress import download_bar
     from rocktop_ray.store.catalogue import expand
     from rocktop_ray.store.fetch import fetch, location
 
     console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     for weights in expand(names):
         there = location(weights).is_file() and not force
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task(weights.name, total=None)
-            path = fetch(
-                weights,
-                mirror=mirror,
-                copy_from=copy_from,
-                force=force,
-                progress=lambda done, total, bar=bar, task=task: bar.update(task, completed=done, total=total),  # type: ignore[misc]
-            )
+        with download_bar(console, weights.name) as watch:
+            path = fetch(weights, mirror=mirror, copy_from=copy_from, force=force, progress=watch)
         console.print(
             f"{weights.name}: {'already at' if there else 'installed at'} {path}", soft_wrap=True, highlight=False
         )
