@@ -99,7 +99,7 @@ def _build(state: Mapping[str, Tensor], config: HubertConfig) -> Hubert:
         raise VoiceFormatError(
             f"the content encoder does not fit its configuration: {_report(expected, found)}", stage="content"
         )
-    net.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    net.load_state_dict(state, assign=True)
     return net.eval().requires_grad_(False)
 
 

@@ -59,11 +59,13 @@ _RENAMES = tuple(
         (r"final_proj\.", "final_proj."),
     )
 )
+_LAYER_WEIGHT = re.compile(r"layers\.\d+\.(q|k|v|qkv|out|ffn_in|ffn_out)\.weight")
+"""Most of the memory: kept in float16 or bfloat16 if published so (see ``models.hubert.StoredLinear``)."""
 _BASE_STRIDES: dict[tuple[int, ...], tuple[int, ...]] = {(10, 3, 3, 3, 3, 2, 2): (5, 2, 2, 2, 2, 2, 2)}
 
 
 def read_hubert(path: str | Path) -> tuple[State, HubertConfig]:
-    """Weights in our names (float32) and sizes, from a fairseq ``.pt``, a transformers folder or a file inside one.
+    """Weights in our names and sizes, from a fairseq ``.pt``, a transformers folder or a file inside one.
 
     Raises ModelMissingError if nothing is there, VoiceFormatError if it is not a HuBERT, UnsafeFileError if it asks
     for code.
@@ -87,7 +89,9 @@ def read_hubert(path: str | Path) -> tuple[State, HubertConfig]:
 
 
 def rename(raw: Mapping[Any, Any], where: str) -> State:
-    """Published names and layouts -> ours, as float32: weight norm folded; query, key and value in one.
+    """Published names and layouts -> ours: weight norm folded; query, key and value in one.
+
+    Float32, but for the layers' matrices, which stay in half precision if they are published in it.
 
     Raises VoiceFormatError on names that no HuBERT has.
     """
@@ -100,7 +104,7 @@ def rename(raw: Mapping[Any, Any], where: str) -> State:
         for pattern, ours in _RENAMES:
             renamed, hits = pattern.subn(ours, plain, count=1) if pattern.match(plain) else (plain, 0)
             if hits:
-                found[renamed] = value.float()
+                found[renamed] = value if value.itemsize == 2 and _LAYER_WEIGHT.fullmatch(renamed) else value.float()
                 break
         else:
             unknown.append(plain)
