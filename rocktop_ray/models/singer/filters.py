@@ -25,8 +25,8 @@ TAIL_BLOCKS = 4
 
 def mel_spaced(low: float, high: float, count: int) -> npt.NDArray[np.float64]:
     """``count`` frequencies in Hz from ``low`` to ``high``, evenly spaced on the (HTK) mel scale."""
-    mels = 2595 * np.log10(1 + np.array([low, high]) / 700)
-    return 700 * (10 ** (np.linspace(*mels, count) / 2595) - 1)
+    first, last = (2595 * math.log10(1 + hertz / 700) for hertz in (low, high))
+    return np.asarray(700 * (10 ** (np.linspace(first, last, count) / 2595) - 1))
 
 
 def interpolation(places: npt.NDArray[np.float64], bins: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -92,7 +92,7 @@ class SourceFilter(nn.Module):
         return torch.fft.rfft(torch.cat([blocks[:, :-1], blocks[:, 1:]], -1) * self.window, self.size)
 
     def join(self, spectra: Tensor) -> Tensor:
-        """Filtered spectra ``[batch, frames, bins]`` -> wave ``[batch, (frames + 3) * hop]`` from a hop before frame 0."""
+        """Filtered spectra ``[batch, frames, bins]`` -> wave ``[batch, (frames + 3) * hop]``, from one hop earlier."""
         blocks = torch.fft.irfft(spectra, self.size).unflatten(2, (TAIL_BLOCKS, self.hop))
         frames = blocks.shape[1]
         wave = blocks.new_zeros(blocks.shape[0], frames + TAIL_BLOCKS - 1, self.hop)
