@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
 
 from rocktop_ray.commands import audio, convert, demo, doctor, evaluate, models, voices
-from rocktop_ray.errors import CancelledError, RocktopError
+from rocktop_ray.errors import CancelledError, RocktopError, StorageError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,12 +27,16 @@ app.add_typer(audio.app, name="audio")
 
 def main() -> None:
     """Run the command line. Exit codes: 0, 2 for wrong usage, else ``RocktopError.exit_code``."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may hold letters that the terminal's encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except RocktopError as error:
         _fail(error)
     except KeyboardInterrupt:
         _fail(CancelledError("stopped"))
+    except OSError as error:  # what no stage of the library answers for, such as a full disk behind the standard output
+        _fail(StorageError(f"the system refused: {error}"))
 
 
 def _fail(error: RocktopError) -> None:

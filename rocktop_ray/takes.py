@@ -101,7 +101,7 @@ def convert_file(
         samples, largest = 0, 0.0
         blocks = iter_take(source, rate=TAKE_RATE, limits=limits)
         for part in converter.stream(blocks, settings, melody=melody, on_progress=on_progress, cancel=cancel):
-            part.audio.tofile(spool)
+            spool.write(np.ascontiguousarray(part.audio).data)
             samples += len(part.audio)
             largest = max(largest, peak(part.audio))
             f0_source.append(part.f0_source)

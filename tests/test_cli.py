@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -147,3 +148,26 @@ def test_demo_writes_what_it_says(tmp_path: Path, take: Path, capsys: pytest.Cap
     assert report["report"]["length_drift"] == 0
     assert report["report"]["f0"]["correlation"] > 0.97
     assert (tmp_path / "demo" / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_letters_that_the_terminal_lacks_do_not_stop_a_listing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = tmp_path / "voices"
+    bundle = ROOT / "rocktop_ray" / "bundle" / "bundle.safetensors"
+    assert rocktop(capsys, "voices", "import", bundle, "--name", "歌手", "--library", shelf)[0] == 0
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+    assert rocktop(capsys, "voices", "list", "--library", shelf)[0] == 0
+    assert rb"\u6b4c\u624b" in written.getvalue()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_behind_the_standard_output(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(os.open("/dev/full", os.O_WRONLY), "wb", buffering=0) as full:
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(full, write_through=True))
+        code, _, err = rocktop(capsys, "models", "list")
+        monkeypatch.undo()
+    assert code == 74 and "No space left" in err
