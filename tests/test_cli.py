@@ -166,7 +166,7 @@ def test_letters_that_the_terminal_lacks_do_not_stop_a_listing(
 def test_a_full_disk_behind_the_standard_output(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with open(os.open("/dev/full", os.O_WRONLY), "wb", buffering=0) as full:
+    with Path("/dev/full").open("wb", buffering=0) as full:
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(full, write_through=True))
         code, _, err = rocktop(capsys, "models", "list")
         monkeypatch.undo()
