@@ -377,3 +377,15 @@ def test_manifest_is_plain_json(shelf, pth):
     shelf.import_(pth)
     manifest = json.loads((shelf.root / "anna" / "manifest.json").read_text())
     assert manifest.pop("manifest") == 1 and manifest == shelf.info("anna").as_dict()
+
+
+def test_a_linked_voice_is_unlinked_and_kept_where_it_is(tmp_path):
+    library = VoiceLibrary(tmp_path / "voices")
+    library.root.mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept.txt").write_text("mine")
+    (library.root / "linked").symlink_to(elsewhere)
+    library.remove("linked")
+    assert (elsewhere / "kept.txt").read_text() == "mine"
+    assert [entry.name for entry in library.root.iterdir()] == [".lock"]

@@ -149,7 +149,7 @@ class VoiceLibrary:
                 raise self.not_found(name)
             trash = self.root / f"{_TRASH}{secrets.token_hex(6)}"
             (self.root / name).rename(trash)
-            shutil.rmtree(trash)
+            _delete(trash)
 
     def _store(self, info: VoiceInfo, voice: bytes, index: RetrievalIndex | None, replace_existing: bool) -> VoiceInfo:
         with self._locked():
@@ -171,7 +171,7 @@ class VoiceLibrary:
                     aside = self.root / f"{_OLD}{info.name}"
                     target.rename(aside)
                     staging.rename(target)
-                    shutil.rmtree(aside)
+                    _delete(aside)
                 else:
                     staging.rename(target)
             finally:
@@ -204,7 +204,7 @@ class VoiceLibrary:
             if entry.name.startswith(_OLD) and not original.exists():
                 entry.rename(original)
             elif entry.name.startswith((_STAGING, _OLD, _TRASH)):
-                shutil.rmtree(entry)
+                _delete(entry)
 
     def _readable(self, name: str) -> VoiceInfo | None:
         try:
@@ -241,6 +241,14 @@ def _stored_bytes(path: Path, loaded: LoadedVoice, licence: str) -> bytes:
 def _hash(path: Path) -> str:
     with storage_errors(path, "read"):
         return file_sha256(path)
+
+
+def _delete(entry: Path) -> None:
+    """A folder with all in it; of a link only the link."""
+    if entry.is_symlink():
+        entry.unlink()
+    else:
+        shutil.rmtree(entry)
 
 
 def _write(path: Path, data: bytes) -> None:
