@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rocktop_ray.models.rvc import short_conv
+from rocktop_ray.models.rvc import short_conv, tiled
 from rocktop_ray.models.rvc.config import SynthesizerConfig
 from rocktop_ray.models.rvc.hifigan import HifiganDecoder
 from rocktop_ray.models.rvc.short_conv import DirectConv, RowConv, ShortConv, Workspace
@@ -201,3 +202,16 @@ def test_tile_matrices_are_exact(size: int) -> None:
     made = outputs @ ((filters @ taps) * (inputs_ @ x))
     expected = F.conv1d(x[None, None], taps[None, None])[0, 0]
     assert torch.allclose(made, expected, rtol=1e-12)
+
+
+def test_workers_stay_single_threaded() -> None:
+    """Else each of them starts a team of its own, and libgomp makes everybody sleep at every barrier."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        square = torch.randn(300, 300)
+        workers = tiled._pool(2, os.getpid())
+        assert list(workers.map(lambda _: (square @ square, torch.get_num_threads())[1], range(8))) == [1] * 8
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(usual)

@@ -271,6 +271,7 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     started = Barrier(threads + 1)
 
     def begin() -> None:
+        torch.get_num_threads()  # takes over the process's number, which would otherwise happen at the first operation
         torch.set_num_threads(1)
         started.wait()
 
