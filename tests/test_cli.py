@@ -77,8 +77,8 @@ def test_a_folder_keeps_its_tree_and_resumes(tmp_path: Path, take: Path, capsys:
         (["--speaker", "500"], 64, "speakers 0 to"),
         (["--pitch", "ears"], 64, "fcpe"),
         (["--device", "toaster"], 64, "device"),
-        (["--format", "ogg", "--rate", "44100"], 65, "48000"),
-        (["--format", "ogg", "--bitrate", "999k"], 65, "choose"),
+        (["--format", "wav24", "--rate", "0"], 65, "Hz"),
+        (["--format", "ogg", "--rate", "48000"], 64, "name it out.ogg"),
         (["--scale", "upside-down", "--autotune", "1"], 64, "scale"),
     ],
 )
@@ -89,6 +89,14 @@ def test_wrong_words(
     assert (got, out) == (code, "") and says in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "out.wav").exists()
+
+
+@pytest.mark.parametrize(("words", "says"), [(["--rate", "44100"], "48000"), (["--bitrate", "999k"], "choose")])
+def test_a_codecs_refusal_comes_before_work(
+    tmp_path: Path, take: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    code, _, err = rocktop(capsys, "convert", take, tmp_path / "out.ogg", "--voice", "nobody", *words)
+    assert code == 65 and says in err
 
 
 class Bomb:

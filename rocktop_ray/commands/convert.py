@@ -81,14 +81,19 @@ def convert(
     from rocktop_ray.audio.batch import run_batch
     from rocktop_ray.audio.formats import check_output, format_for
     from rocktop_ray.engine import build_engine
+    from rocktop_ray.errors import SettingsError
     from rocktop_ray.features.pitch.f0_file import read_f0_file
+    from rocktop_ray.protocols import TAKE_RATE
     from rocktop_ray.settings import ConvertSettings
     from rocktop_ray.takes import convert_file
 
     if threads is not None:
         torch.set_num_threads(threads)
-    name = format or (format_for(target) if target.suffix and not source.is_dir() and not target.is_dir() else "wav")
+    named = bool(target.suffix) and not source.is_dir() and not target.is_dir()
+    name = format or (format_for(target) if named else "wav")
     output = check_output(name, rate, bitrate)
+    if format and named and check_output(format_for(target), TAKE_RATE).format.suffix != output.format.suffix:
+        raise SettingsError(f"{target.name} is not how {format} files end: name it {target.stem}{output.format.suffix}")
     given: dict[str, Any] = {
         "index_rate": index_rate,
         "protect": protect,
@@ -139,8 +144,14 @@ def convert(
         line = f"{result}: {done.seconds:.2f} s, key {done.key:+g}, {speed}"
         typer.echo(json.dumps(facts) if as_json else line)
 
-    how = {"voice": engine.voice.info.sha256 or voice, "output": name, "rate": rate, "bitrate": bitrate}
-    report = run_batch(source, target, work, {**how, **asdict(settings)}, suffix=output.format.suffix)
+    # A folder that was half done goes on only with the same choices.
+    how = {
+        "voice": engine.voice.info.sha256 or voice,
+        "parts": [str(part) for part in (index, encoder, pitch, pitch_weights, f0_file)],
+        "output": [name, rate, bitrate, normalise],
+        **asdict(settings),
+    }
+    report = run_batch(source, target, work, how, suffix=output.format.suffix)
     if not source.is_dir() and report.failed:
         raise report.failed[0][1]
     for take, error in report.failed:
