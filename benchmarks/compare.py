@@ -114,9 +114,11 @@ def _clips(seconds: int) -> dict[str, str]:
     take = _resampled(mono, rate, 48_000)
     take = np.resize(take * (0.9 / np.abs(take).max()), seconds * 48_000)
     paths = {}
-    for name, clip in (("48k", take), ("16k", _resampled(take, 48_000, 16_000))):
-        paths[f"clip_{name}"] = str(BUILD / f"clip-{seconds}-{name}.npy")
-        np.save(paths[f"clip_{name}"], clip)
+    # What is compared for likeness is cut before it is resampled, so that both sides hear the same end.
+    first = _resampled(take[: 10 * 48_000], 48_000, 16_000)
+    for name, clip in (("clip_48k", take), ("clip_16k", _resampled(take, 48_000, 16_000)), ("first_16k", first)):
+        paths[name] = str(BUILD / f"{name}-{seconds}.npy")
+        np.save(paths[name], clip)
     return paths
 
 
