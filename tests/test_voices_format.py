@@ -249,7 +249,7 @@ def test_full_disk_keeps_the_file_that_was_there(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(StorageError, match="No space left"):
+    with pytest.raises(StorageError, match="no space left"):
         write_rvc(from_dict(tiny_file(seed=1), "x"), path)
     assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]
 
