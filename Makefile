@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 TORCH  ?= torch==2.13.0
 CODE   := rocktop_ray train_loops tests benchmarks
 
-.PHONY: setup demo test check lint fmt type bench sox-resample sox-normalize clean
+.PHONY: setup demo test test-models check lint fmt type bench sox-resample sox-normalize clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -27,7 +27,10 @@ setup: $(READY)  ## install everything into .venv and fetch the bundle's models
 demo: setup  ## convert a sung recording into the bundle's voice: out/demo
 	$(BIN)/rocktop demo assets/samples/vocadito_14.wav --out out/demo
 
-test: setup lint type check  ## set-up, lint, types and tests
+test: setup test-models lint type check  ## set-up, lint, types and tests
+
+test-models: $(READY)
+	$(BIN)/rocktop models fetch crepe-tiny
 
 check: $(READY)  ## the tests alone
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
