@@ -21,8 +21,6 @@ ENCODER_RATE = 16_000
 """Sample rate in Hz of the audio that content encoders and pitch extractors take."""
 FRAME_RATE = 100
 """F0 and synthesizer frames per second. One frame is 160 samples at 16 kHz."""
-UNIT_RATE = 50
-"""Content units per second. One unit is 320 samples at 16 kHz."""
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ from rocktop_ray.features.index import RetrievalIndex
 from rocktop_ray.models.singer import SingerVoice
 from rocktop_ray.noise import SeededNoise
 from rocktop_ray.settings import ConvertSettings
+from rocktop_ray.voices.singer_format import load_singer
 
 FOLDER = Path(rocktop_ray.bundle.__file__).parent
 
 
 @pytest.fixture(scope="module")
 def voice() -> SingerVoice:
-    return SingerVoice.load(FOLDER / "bundle.safetensors")
+    return load_singer(FOLDER / "bundle.safetensors")
 
 
 def test_the_bundle_is_small_and_describes_itself(voice):

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from rocktop_ray.errors import SettingsError, VoiceFormatError, VoiceNotFoundError
 from rocktop_ray.models.singer import SingerConfig, SingerNet, SingerVoice
-from rocktop_ray.models.singer.file import SingerAbout, read_singer, write_singer
+from rocktop_ray.models.singer.about import SingerAbout
 from rocktop_ray.noise import SeededNoise
 from rocktop_ray.protocols import VoiceModel
+from rocktop_ray.voices.singer_format import load_singer, read_singer, write_singer
 
 CONFIG = SingerConfig(content_dim=16, width=24, dilations=(1, 2), speakers=2)
 ABOUT = SingerAbout(48_000, "whisper-base", ("one", "two"), {"index_rate": 0.2}, median_f0=200.0)
@@ -119,7 +120,7 @@ def test_a_file_holds_the_voice(tmp_path):
     for name, value in net.state_dict().items():
         assert torch.allclose(again.state_dict()[name], value, atol=1e-3, rtol=1e-3)
     units, f0 = take(12)
-    voice = SingerVoice.load(tmp_path / "v.safetensors")
+    voice = load_singer(tmp_path / "v.safetensors")
     assert np.abs(voice.latent(units, f0) - SingerVoice(net, ABOUT).latent(units, f0)).max() < 0.05
 
 
@@ -153,20 +154,20 @@ def test_a_file_that_does_not_fit_is_refused_with_a_report(tmp_path, tensors, me
     path = tmp_path / "v.safetensors"
     write_singer(path, random_net(), ABOUT)
     with pytest.raises(VoiceFormatError, match=words):
-        SingerVoice.load(rewritten(path, tensors, metadata))
+        load_singer(rewritten(path, tensors, metadata))
 
 
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "v.safetensors"
     with pytest.raises(VoiceNotFoundError):
-        SingerVoice.load(path)
+        load_singer(path)
     write_singer(path, random_net(), ABOUT)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(VoiceFormatError, match="not a readable"):
-        SingerVoice.load(path)
+        load_singer(path)
     path.write_bytes(b"text")
     with pytest.raises(VoiceFormatError, match="not a readable"):
-        SingerVoice.load(path)
+        load_singer(path)
 
 
 def test_configs_are_checked(tmp_path):
@@ -176,5 +177,5 @@ def test_configs_are_checked(tmp_path):
         metadata["config"] = metadata["config"].replace('"kernel": 7', '"kernel": 6')
 
     with pytest.raises(VoiceFormatError, match="kernel 6"):
-        SingerVoice.load(rewritten(tmp_path / "v.safetensors", None, even))
+        load_singer(rewritten(tmp_path / "v.safetensors", None, even))
     assert dataclasses.replace(CONFIG, high_bands=3).latent_dim == CONFIG.core_dim + 3

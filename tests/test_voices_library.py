@@ -349,8 +349,9 @@ def test_a_voice_of_another_family(shelf, tmp_path):
     """The project's own small voice goes through the same doors; what is not of its form is refused."""
     import dataclasses
 
-    from rocktop_ray.models.singer.file import SingerAbout, write_singer
+    from rocktop_ray.models.singer.about import SingerAbout
     from rocktop_ray.models.singer.network import SingerConfig, SingerNet
+    from rocktop_ray.voices.singer_format import write_singer
 
     sizes = {"content_dim": 8, "width": 8, "dilations": (1,), "harmonic_bands": 8, "noise_bands": 8, "high_bands": 4}
     about = SingerAbout(48_000, "whisper-base", ("a",), defaults={"index_rate": 0.0}, median_f0=200.0, licence="CC0")

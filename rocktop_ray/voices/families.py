@@ -69,11 +69,11 @@ def _load_rvc(path: Path) -> LoadedVoice:
 
 
 def _load_singer(path: Path) -> LoadedVoice:
-    from rocktop_ray.models.singer.voice import SingerVoice
+    from rocktop_ray.voices.singer_format import load_singer
 
     metadata = load_metadata(path)
     try:
-        made = SingerVoice.load(path, device="cpu")
+        made = load_singer(path, device="cpu")
     except RecursionError as error:  # JSON in its metadata
         raise VoiceFormatError(f"{path.name}: its metadata is nested too deeply") from error
     spec = made.spec
@@ -95,7 +95,7 @@ def _load_singer(path: Path) -> LoadedVoice:
         defaults=_object(metadata.get("defaults"), path.name),
         extra={key: metadata[key] for key in ("credits", "speakers") if metadata.get(key)},
     )
-    return LoadedVoice(info, lambda device: made if device == "cpu" else SingerVoice.load(path, device=device))
+    return LoadedVoice(info, lambda device: made if device == "cpu" else load_singer(path, device=device))
 
 
 def _number(text: str | None, name: str) -> float | None:

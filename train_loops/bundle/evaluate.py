@@ -27,10 +27,10 @@ from rocktop_ray.evaluate.words import find_recogniser
 from rocktop_ray.features.content.whisper import WhisperEncoder
 from rocktop_ray.features.index import RetrievalIndex
 from rocktop_ray.features.pitch.fcpe import FcpeExtractor
-from rocktop_ray.models.singer.voice import SingerVoice
 from rocktop_ray.paths import models
 from rocktop_ray.protocols import ENCODER_RATE, Array
 from rocktop_ray.settings import ConvertSettings
+from rocktop_ray.voices.singer_format import load_singer
 
 log = logging.getLogger("evaluate")
 WORDS = {
@@ -78,7 +78,7 @@ def main() -> None:
     encoder = WhisperEncoder.load(given.models / "whisper-base-encoder.safetensors")
     pitch = FcpeExtractor(given.models / "fcpe_c_v001.pt")
     index = RetrievalIndex.read(given.voice.with_suffix(".index")) if given.index_rate else None
-    converter = Converter(encoder, pitch, SingerVoice.load(given.voice), index)
+    converter = Converter(encoder, pitch, load_singer(given.voice), index)
     settings = ConvertSettings(key=given.key, index_rate=given.index_rate)
     speaker, recogniser, target = default_speaker_encoder(), find_recogniser("en"), read(given.target)
     naturalness = Naturalness() if importlib.util.find_spec("distillmos") else None

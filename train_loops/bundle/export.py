@@ -17,9 +17,10 @@ import torch
 from sklearn.cluster import MiniBatchKMeans
 
 from rocktop_ray.features.index import RetrievalIndex
-from rocktop_ray.models.singer.file import SingerAbout, write_singer
+from rocktop_ray.models.singer.about import SingerAbout
 from rocktop_ray.models.singer.filters import REFERENCE_RATE, mel_spaced
 from rocktop_ray.models.singer.network import SingerConfig, SingerNet
+from rocktop_ray.voices.singer_format import write_singer
 from train_loops.bundle.sources import SPEAKERS
 
 FULL_RATE = 48_000

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
 from rocktop_ray.errors import SettingsError
-from rocktop_ray.models.singer.file import SingerAbout, read_singer
+from rocktop_ray.models.singer.about import SingerAbout
 from rocktop_ray.models.singer.filters import SourceFilter
 from rocktop_ray.models.singer.network import REFERENCE_HZ, SingerNet
 from rocktop_ray.models.singer.source import filled, pulses
@@ -40,12 +38,6 @@ class SingerVoice:
             speakers=net.config.speakers,
             latent_dim=net.config.latent_dim,
         )
-
-    @classmethod
-    def load(cls, path: Path, *, device: str = "cpu") -> SingerVoice:
-        """From a ``rocktop-singer`` safetensors file. Raises VoiceNotFoundError or, with a report, VoiceFormatError."""
-        net, about = read_singer(path)
-        return cls(net, about, device=device)
 
     @property
     def spec(self) -> VoiceSpec:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import safetensors
@@ -18,7 +17,10 @@ import safetensors.torch
 import torch
 
 from rocktop_ray.errors import VoiceFormatError, VoiceNotFoundError
+from rocktop_ray.models.singer.about import SingerAbout
 from rocktop_ray.models.singer.network import SingerConfig, SingerNet
+from rocktop_ray.models.singer.voice import SingerVoice
+from rocktop_ray.store.atomic import atomic_path
 
 FORMAT, VERSION = "rocktop-singer", "1"
 RATES = (24_000, 48_000)
@@ -27,28 +29,8 @@ LARGEST = {"content_dim": 4096, "width": 1024, "expansion": 8, "kernel": 31, "sp
 """Bounds on sizes that a file may ask for."""
 
 
-@dataclass(frozen=True)
-class SingerAbout:
-    """What a voice file says about itself, beside its sizes."""
-
-    sample_rate: int
-    encoder: str
-    speakers: tuple[str, ...]
-    defaults: dict[str, object] = field(default_factory=dict)
-    """Settings of a conversion that suit the voice, by the names of ``ConvertSettings``."""
-    default_extractor: str = "fcpe"
-    median_f0: float = 0.0
-    """Hz, of its training melodies."""
-    info: str = ""
-    licence: str = ""
-    credits: str = ""
-    training_data: str = ""
-    """SHA-256 over the training set."""
-    recipe: dict[str, object] = field(default_factory=dict)
-
-
 def write_singer(path: Path, net: SingerNet, about: SingerAbout) -> None:
-    """Writes the voice with float16 weights, under a temporary name first."""
+    """Write the voice with float16 weights; it appears when it is complete. Raises StorageError."""
     metadata = {
         "format": FORMAT,
         "format_version": VERSION,
@@ -66,9 +48,14 @@ def write_singer(path: Path, net: SingerNet, about: SingerAbout) -> None:
         "recipe": json.dumps(about.recipe),
     }
     tensors = {name: value.detach().half().contiguous() for name, value in net.state_dict().items()}
-    temporary = path.with_suffix(".tmp")
-    safetensors.torch.save_file(tensors, temporary, metadata)
-    temporary.replace(path)
+    with atomic_path(path) as part:
+        safetensors.torch.save_file(tensors, part, metadata)
+
+
+def load_singer(path: Path, *, device: str = "cpu") -> SingerVoice:
+    """The voice, ready to sing. Raises VoiceNotFoundError or, with a report, VoiceFormatError."""
+    net, about = read_singer(path)
+    return SingerVoice(net, about, device=device)
 
 
 def read_singer(path: Path) -> tuple[SingerNet, SingerAbout]:
