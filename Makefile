@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # The torch to install. On a machine without a GPU:  make setup PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 TORCH  ?= torch==2.13.0
-CODE   := rocktop_ray train_loops tests benchmarks
+CODE   := rocktop_ray actors serve_apps train_loops tests benchmarks
 
 .PHONY: setup demo test test-models check lint fmt type bench sox-resample sox-normalize clean
 .DEFAULT_GOAL := help

@@ -1,0 +1,147 @@
+"""The settings of a deployment, typed; unknown keys are refused. The YAML files in ``configs/`` are made of these."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rocktop_ray import paths
+
+Share = Annotated[float, Field(ge=0, le=1024)]
+Count = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StageConfig(_Section):
+    """How one deployment is placed."""
+
+    replicas: Count = 1
+    max_replicas: Count | None = None
+    """Above ``replicas``, Serve scales between the two by load."""
+    cpus: Share = 1.0
+    """CPU share that Ray reserves for a replica."""
+    gpus: Share = 0.0
+    labels: dict[str, str] = {}
+    """Labels that a node must have, e.g. ``{"ray.io/accelerator-type": "A100"}``."""
+    concurrency: Count = 4
+    """Calls that a replica holds at once."""
+    target_ongoing: Annotated[float, Field(gt=0)] = 2.0
+    """Calls per replica that scaling aims at."""
+
+
+class BatchConfig(_Section):
+    """Batching of stage calls across requests (split placement)."""
+
+    max_frames: Count = 12_000
+    """Content frames (20 ms) that one batch may hold together."""
+    max_calls: Count = 8
+    wait_seconds: Annotated[float, Field(ge=0, le=1)] = 0.002
+
+
+class VoicesConfig(_Section):
+    """Where voices lie, and how many are held ready."""
+
+    library: str | None = None
+    """A folder, or ``s3://bucket/prefix``; None is the user's own library."""
+    max_loaded: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Voices per replica. Voices in use are never freed, so for a moment there may be more."""
+    preload: list[str] = ["bundle"]
+    """Opened when a replica starts, so that the first request does not wait."""
+
+
+class FetchConfig(_Section):
+    """Foreign addresses (see docs/storage.md)."""
+
+    trusted: list[str] = []
+    """Inner hosts (``host[:port]`` or networks) that may be fetched from all the same."""
+    only: list[str] | None = None
+    """If given, no other hosts."""
+    max_bytes: Count | Annotated[int, Field(le=1 << 40)] = 512 << 20
+    seconds: Annotated[float, Field(gt=0)] = 120.0
+    cache: str | None = None
+    """Folder of the download cache; None is ``$ROCKTOP_HOME/cache``."""
+    cache_bytes: Annotated[int, Field(ge=1 << 20)] = 20 << 30
+
+
+class LimitsConfig(_Section):
+    """What one request, and all together, may ask for."""
+
+    upload_bytes: Annotated[int, Field(ge=1024)] = 512 << 20
+    take_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    voice_bytes: Annotated[int, Field(ge=1024)] = 1 << 30
+    """Of an uploaded voice file or archive."""
+    queued: Count = 32
+    """Requests that wait for a free place at each gateway; more are answered 429."""
+    jobs: Count = 1000
+    """Jobs that wait or run; more are answered 429."""
+    running_jobs: Count = 2
+    """Jobs worked on at once."""
+    batch_takes: Count = 200
+    keep_hours: Annotated[float, Field(gt=0)] = 24.0
+    """Jobs and their results are removed after that."""
+    keep_bytes: Annotated[int, Field(ge=1 << 20)] = 20 << 30
+    """Uploads and results together; the oldest finished ones go first."""
+    import_voices: bool = True
+    """Whether clients may add and remove voices."""
+
+
+class SecurityConfig(_Section):
+    """Who may call."""
+
+    keys: str | None = None
+    """File of API keys (``rocktop-serve keys``); None asks for none."""
+    hosts: list[str] = []
+    """Names under which the service is reached, besides ``localhost`` and addresses of loopback; ``*`` for any."""
+    origins: list[str] = []
+    """Web origins besides its own whose pages may call the API (CORS)."""
+
+
+class NanoConfig(_Section):
+    """RVC-Nano's RunPod API."""
+
+    endpoints: list[str] | None = None
+    """Names accepted as ``/v2/{endpoint}``; None accepts any."""
+    sync_seconds: Annotated[float, Field(gt=0)] = 90.0
+    """How long ``runsync`` waits before it answers with the job's status."""
+    link_seconds: Annotated[int, Field(ge=60, le=7 * 86400)] = 86_400
+    """Life of a signed address of a result in S3."""
+
+
+class ServeConfig(_Section):
+    """Everything that ``build_app`` needs."""
+
+    placement: Literal["fused", "split"] = "fused"
+    """``fused``: all stages in one replica. ``split``: a deployment per stage."""
+    device: str = "auto"
+    threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Torch threads per replica; None shares this machine's cores among the replicas that run on it. The same number
+    gives the same bytes, in both placements."""
+    store: str | None = None
+    """Place of uploads, results and jobs: a folder or ``s3://bucket/prefix``; None is ``$ROCKTOP_HOME/serve``."""
+    gateway: StageConfig = StageConfig(cpus=0.1, concurrency=256, target_ongoing=64)
+    converter: StageConfig = StageConfig(cpus=1)
+    content: StageConfig = StageConfig()
+    pitch: StageConfig = StageConfig()
+    acoustic: StageConfig = StageConfig()
+    vocoder: StageConfig = StageConfig()
+    batch: BatchConfig = BatchConfig()
+    voices: VoicesConfig = VoicesConfig()
+    fetch: FetchConfig = FetchConfig()
+    limits: LimitsConfig = LimitsConfig()
+    security: SecurityConfig = SecurityConfig()
+    nano: NanoConfig = NanoConfig()
+
+    @property
+    def store_place(self) -> str:
+        """Where the spool is, with the default filled in."""
+        return self.store or str(paths.home() / "serve")
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where downloads are kept, with the default filled in."""
+        return Path(self.fetch.cache).expanduser() if self.fetch.cache else paths.home() / "cache"

@@ -1,0 +1,1 @@
+"""Conversions that outlive the request that asked for them."""

@@ -1,0 +1,1 @@
+"""RVC-Nano's RunPod API, and TorchServe's."""
