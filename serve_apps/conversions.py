@@ -1,4 +1,4 @@
-"""Orders carried out in this process: decode, convert, encode, tell what happens. Serve's replicas use the same class."""
+"""Orders carried out in this process: decode, convert, encode, tell what happens. Serve's replicas use it too."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class Report:
         bytes: of the encoded result.
         media_type: of the encoded result.
         facts: plain data for replies: see ``FileConversion.as_dict``, and ``voice`` (version, family, rate, uses_f0,
-            loaded: seconds spent on loading it, 0 if it was loaded), ``pitch`` (name of the extractor, None without F0).
+            loaded: seconds spent on loading it, 0 if it was loaded), ``pitch`` (the extractor, None without F0).
         f0_source, f0: melodies of the take and of the result, Hz at 100/s, 0 = unvoiced; empty for voices without F0.
     """
 
