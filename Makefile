@@ -3,11 +3,12 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if 
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+DEV    := $(VENV)/.ready-dev
 # The torch to install. On a machine without a GPU:  make setup PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 TORCH  ?= torch==2.13.0
 CODE   := rocktop_ray actors serve_apps train_loops tests benchmarks
 
-.PHONY: setup demo test test-models check lint fmt type bench sox-resample sox-normalize clean
+.PHONY: setup demo serve test test-models test-tools check lint fmt type bench sox-resample sox-normalize clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -18,6 +19,10 @@ $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "rocktop needs Python 3.11 or newer, $(PYTHON) is older: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[demo,serve]"
+	touch $@
+
+$(DEV): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[demo,dev]"
 	touch $@
 
@@ -27,27 +32,40 @@ setup: $(READY)  ## install everything into .venv and fetch the bundle's models
 demo: setup  ## convert a sung recording into the bundle's voice: out/demo
 	$(BIN)/rocktop demo assets/samples/vocadito_14.wav --out out/demo
 
-test: setup test-models lint type check  ## set-up, lint, types and tests
+serve: setup  ## the studio page and the HTTP API on this machine: ARGS="--port 8000 --config FILE"
+	$(BIN)/rocktop-serve $(ARGS)
+
+test: setup test-models test-tools lint type check  ## set-up, lint, types and tests
 
 test-models: $(READY)
 	$(BIN)/rocktop models fetch crepe-tiny
 
-check: $(READY)  ## the tests alone
+test-tools:  ## Debian's Chromium and Prometheus, which some tests drive
+	@for tool in chromium promtool; do \
+	  command -v $$tool >/dev/null && continue; \
+	  package=$$(echo $$tool | sed s/promtool/prometheus/); \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$package; } >/dev/null 2>&1; \
+	  fi; \
+	  command -v $$tool >/dev/null || echo "$$tool is not installed: tests that need it are skipped (Debian: apt-get install $$package)"; \
+	done
+
+check: $(DEV)  ## the tests alone
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-lint: $(READY)  ## ruff, black, codespell
+lint: $(DEV)  ## ruff, black, codespell
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/black --check --quiet $(CODE)
 	$(BIN)/codespell $(CODE) docs README.md CHANGELOG.md CONTRIBUTING.md
 
-type: $(READY)  ## mypy
+type: $(DEV)  ## mypy
 	$(BIN)/mypy
 
-fmt: $(READY)  ## format the code
+fmt: $(DEV)  ## format the code
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/black $(CODE)
 
-bench: $(READY)  ## speed and memory beside the peer package, in one run (needs a quiet machine)
+bench: $(DEV)  ## speed and memory beside the peer package, in one run (needs a quiet machine)
 	$(BIN)/python -m benchmarks.compare
 
 sox-resample: $(READY)  ## IN=folder OUT=folder: to 48 kHz float32, linear phase
