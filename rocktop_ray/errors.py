@@ -18,7 +18,7 @@ class RocktopError(Exception):
     Class attributes (an instance may override ``stage`` and ``retryable``):
         code: stable machine-readable name, snake case.
         stage: where it happened: input, download, audio, content, pitch, retrieval, voice, acoustic, vocoder, output,
-            models or store.
+            models, store or jobs.
         http_status: status of an HTTP answer.
         exit_code: exit status of the command line (sysexits-like, 64-78; 130 for cancelled).
         retryable: True if the same call may succeed later.
@@ -191,6 +191,28 @@ class CancelledError(RocktopError):
     """The caller asked the work to stop."""
 
     code, stage, http_status, exit_code = "cancelled", "internal", 499, 130
+
+
+class QueueFullError(RocktopError):
+    """As many jobs wait as may; ``retry_after`` is an estimate in seconds of when there is room."""
+
+    code, stage, http_status, exit_code, retryable = "queue_full", "jobs", 429, 75, True
+
+    def __init__(self, message: str, *, retry_after: float = 5.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class JobNotFoundError(RocktopError):
+    """No job of that id, or it was removed, or it is another client's."""
+
+    code, stage, http_status, exit_code = "job_not_found", "jobs", 404, 66
+
+
+class JobCrashedError(RocktopError):
+    """The process that worked on a job was killed again and again; it is not tried any more."""
+
+    code, stage, exit_code = "job_crashed", "jobs", 70
 
 
 def storage_error(error: OSError, place: object, doing: str = "use", *, stage: str | None = None) -> StorageError:
