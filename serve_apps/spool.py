@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rocktop_ray.errors import storage_errors
-from rocktop_ray.store.atomic import atomic_path
+from rocktop_ray.errors import ObjectChangedError, storage_errors
+from rocktop_ray.store.atomic import PART, atomic_path
 from rocktop_ray.store.keys import check_key
 from rocktop_ray.store.local import LocalStorage
 from rocktop_ray.store.settings import StorageSettings
@@ -56,6 +57,43 @@ class Spool:
         with self._temporary(key) as path:
             yield path
             self.store.put_file(key, path, content_type=content_type)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write a small object whole. Raises StorageError."""
+        self.store.write(key, data)
+
+    def remove(self, *keys: str) -> None:
+        """Remove objects; those that are not there are fine. Raises StorageError."""
+        for key in keys:
+            self.store.delete(key)
+
+    def chunks(self, key: str, start: int, stop: int, size: int = 256 << 10) -> Iterator[bytes]:
+        """Bytes ``start`` to ``stop`` of an object, ``size`` at a time, read as they are asked for.
+
+        Raises ObjectMissingError; ObjectChangedError if it is shorter than ``stop``; StorageError.
+        """
+        with self.store.open_read(key) as stream, storage_errors(key, "read"):
+            if start:
+                stream.seek(start)
+            while start < stop:
+                data = stream.read(min(size, stop - start))
+                if not data:
+                    raise ObjectChangedError(f"{key} has become shorter while it was read")
+                start += len(data)
+                yield data
+
+    def sweep_parts(self, seconds: float) -> int:
+        """Remove unfinished files of takes and results, older than that, which killed processes left; how many."""
+        if not isinstance(self.store, LocalStorage):
+            return 0  # S3 shows no unfinished objects
+        swept = 0
+        for folder in (TAKES, RESULTS):
+            for path in (self.store.root / folder).glob(f".*{PART}"):
+                with storage_errors(path, "remove"), suppress(FileNotFoundError):
+                    if path.stat().st_mtime < time.time() - seconds:
+                        path.unlink()
+                        swept += 1
+        return swept
 
     @contextmanager
     def _temporary(self, key: str) -> Iterator[Path]:

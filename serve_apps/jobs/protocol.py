@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -48,7 +48,11 @@ class Runner(Protocol):
     """Does the work of one kind of job."""
 
     async def __call__(self, job: Job, tell: Callable[[JobProgress], None]) -> dict[str, Any]:
-        """The result as JSON data. Raises RocktopError; cancelling the task stops the work. Must be repeatable."""
+        """The result as JSON data. Raises RocktopError; cancelling the task stops the work. Must be repeatable.
+
+        ``tell`` is called from the event loop's thread. Retryable errors of store and stages are tried again by the
+        board, with pauses; a runner need not.
+        """
         ...
 
 
@@ -64,7 +68,23 @@ class Jobs(Protocol):
         owner: str | None = None,
         id: str | None = None,
     ) -> Job:
-        """Queue a job. Raises QueueFullError (429)."""
+        """Queue a job. An ``id`` that there is already gives that job, so the call can be repeated.
+
+        Its files in the spool are those named ``takes/<id>...`` and ``results/<id>...`` and the keys that the payload
+        lists under ``files``; they are removed with it. Raises QueueFullError (429), SettingsError, StorageError.
+        """
+        ...
+
+    async def submit_all(
+        self,
+        kind: str,
+        payloads: Sequence[dict[str, Any]],
+        *,
+        group: str | None = None,
+        owner: str | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> Sequence[Job]:
+        """Queue many jobs, or none of them. Raises as ``submit``."""
         ...
 
     async def get(self, id: str) -> Job:
@@ -79,8 +99,8 @@ class Jobs(Protocol):
         owner: str | None = None,
         limit: int = 50,
         after: str | None = None,
-    ) -> list[Job]:
-        """Newest first, ``after`` an id."""
+    ) -> Sequence[Job]:
+        """Newest first, from behind the job ``after``. Raises JobNotFoundError if that is gone."""
         ...
 
     def watch(self, id: str) -> AsyncGenerator[Job, None]:
@@ -96,7 +116,7 @@ class Jobs(Protocol):
         ...
 
     async def remove(self, id: str) -> None:
-        """Forget a final job with its files. Raises JobNotFoundError."""
+        """Forget a final job with its files. Raises JobNotFoundError; SettingsError if it still waits or runs."""
         ...
 
     async def purge(self, kind: str, group: str | None = None) -> int:
