@@ -18,7 +18,7 @@ class RocktopError(Exception):
     Class attributes (an instance may override ``stage`` and ``retryable``):
         code: stable machine-readable name, snake case.
         stage: where it happened: input, download, audio, content, pitch, retrieval, voice, acoustic, vocoder, output,
-            models, store or jobs.
+            models, store, queue or jobs.
         http_status: status of an HTTP answer.
         exit_code: exit status of the command line (sysexits-like, 64-78; 130 for cancelled).
         retryable: True if the same call may succeed later.
@@ -83,6 +83,12 @@ class VoiceNotFoundError(RocktopError):
     """No voice of that name in the library, or no file at that path."""
 
     code, stage, http_status, exit_code = "voice_not_found", "voice", 404, 66
+
+
+class VoiceChangedError(RocktopError):
+    """The voice was replaced or removed between being chosen and being read."""
+
+    code, stage, http_status, exit_code, retryable = "voice_changed", "voice", 409, 75, True
 
 
 class IndexFormatError(RocktopError):
@@ -191,6 +197,22 @@ class CancelledError(RocktopError):
     """The caller asked the work to stop."""
 
     code, stage, http_status, exit_code = "cancelled", "internal", 499, 130
+
+
+class BusyError(RocktopError):
+    """As many requests wait for a free place as may; ``retry_after`` is a guess in seconds of when there is one."""
+
+    code, stage, http_status, exit_code, retryable = "busy", "queue", 429, 75, True
+
+    def __init__(self, message: str, *, retry_after: float = 5.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class StageLostError(RocktopError):
+    """The processes that do the work died again and again, or cannot start."""
+
+    code, stage, http_status, exit_code, retryable = "stage_lost", "internal", 503, 75, True
 
 
 class QueueFullError(RocktopError):
