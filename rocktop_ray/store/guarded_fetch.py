@@ -163,7 +163,7 @@ def _open(url: str, policy: FetchPolicy, known: Validators, clock: Clock, place:
             headers[name] = value
     for hop in range(policy.redirects + 1):
         target = parse_url(url)
-        addresses = _look_up(target, policy, clock, place if not hop else f"{place} (after a redirect)")
+        addresses = look_up(target, policy, clock, place if not hop else f"{place} (after a redirect)")
         link = connect(target, addresses, clock, policy.connect_seconds, policy.tls, place)
         with contextlib.closing(link):
             exchange = Exchange(link, target, headers, clock, place)
@@ -188,8 +188,8 @@ def _next(exchange: Exchange, target: Target, place: str) -> str:
     return url
 
 
-def _look_up(target: Target, policy: FetchPolicy, clock: Clock, place: str) -> list[Address]:
-    """The addresses of a host, every one of them checked."""
+def look_up(target: Target, policy: FetchPolicy, clock: Clock, place: str) -> list[Address]:
+    """The addresses of a host, every one checked. Raises UrlRefusedError, UrlUnreachableError, UrlTimeoutError."""
     literal = target.literal
     if literal is not None:
         _check(target, [literal], policy, place)

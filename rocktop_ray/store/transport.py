@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from rocktop_ray.errors import FetchError, UrlTimeoutError, UrlUnreachableError
 from rocktop_ray.store.addresses import Address, Target
@@ -104,19 +104,27 @@ def _close(link: socket.socket | None) -> None:
 
 
 class Exchange:
-    """One GET over an open connection: ``status``, ``headers``, then the body by ``chunk``."""
+    """One request over an open connection: ``status``, ``headers``, then the answer's body by ``chunk``."""
 
     def __init__(
-        self, link: socket.socket, target: Target, headers: Mapping[str, str], clock: Clock, place: str
+        self,
+        link: socket.socket,
+        target: Target,
+        headers: Mapping[str, str],
+        clock: Clock,
+        place: str,
+        *,
+        method: Literal["GET", "POST"] = "GET",
+        body: bytes = b"",
     ) -> None:
         self._link, self._place, self._clock = link, place, clock
-        lines = [f"GET {target.path} HTTP/1.1", f"Host: {target.authority}"]
+        lines = [f"{method} {target.path} HTTP/1.1", f"Host: {target.authority}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         self._raw = _TimedReader(link, clock)
         try:
             link.settimeout(clock.wait())
-            link.sendall("\r\n".join([*lines, "Connection: close", "", ""]).encode("ascii"))
-            self._answer = http.client.HTTPResponse(cast(socket.socket, _Readable(self._raw)), method="GET")
+            link.sendall("\r\n".join([*lines, "Connection: close", "", ""]).encode("ascii") + body)
+            self._answer = http.client.HTTPResponse(cast(socket.socket, _Readable(self._raw)), method=method)
             self._answer.begin()
         except TimeoutError:
             raise clock.silent() from None
