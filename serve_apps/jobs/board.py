@@ -5,33 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import traceback
-from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-from rocktop_ray.errors import (
-    CancelledError,
-    FetchError,
-    JobCrashedError,
-    JobNotFoundError,
-    QueueFullError,
-    RocktopError,
-    SettingsError,
-)
+from rocktop_ray.errors import JobCrashedError, JobNotFoundError, QueueFullError, RocktopError, SettingsError
 from rocktop_ray.store.storage import Storage
 from serve_apps.config import LimitsConfig
 from serve_apps.ids import uuid7
-from serve_apps.jobs.fair_queue import FairQueue
+from serve_apps.jobs.crew import MAX_STARTS, Crew
 from serve_apps.jobs.ledger import Ledger
-from serve_apps.jobs.protocol import FINAL, Job, JobProgress, Runner, Status
+from serve_apps.jobs.protocol import FINAL, Job, JobProgress, Runner
 from serve_apps.jobs.records import Record, check_id, error_data
 from serve_apps.jobs.retention import Keeper
 
-MAX_STARTS = 3
-"""A job that was running this often when its process was killed is given up."""
 PATIENCE = 900.0
 """Seconds over which work is tried again that a store or a stage refused for the time being."""
 WATCH_SECONDS = 0.1
@@ -58,20 +46,17 @@ class JobBoard:
         orphan_seconds: float = 6 * 3600.0,
     ) -> None:
         """``patience``: see PATIENCE; ``orphan_seconds``: age at which takes and results of no job are removed."""
-        self.limits, self._runners, self._patience = limits, dict(runners), patience
+        self.limits = limits
         self._ledger = Ledger(store)
+        self._crew = Crew(self._ledger, runners, limits.running_jobs, patience)
         self._keeper = Keeper(self._ledger, limits, orphan_seconds)
         self._sweep_seconds = sweep_seconds
         self._records: dict[str, Record] = {}
         """By id, oldest first."""
-        self._queue = FairQueue()
-        self._running: set[Record] = set()
         self._creating: dict[str, asyncio.Event] = {}
         """Jobs that are being written for the first time."""
         self._latest = 0.0
-        self._typical = 5.0
-        """Seconds that a job takes, as of late."""
-        self._closing = False
+        """When the newest job was made."""
         self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -80,31 +65,16 @@ class JobBoard:
         records.sort(key=lambda record: (record.job.created, record.job.id))
         self._records = {record.job.id: record for record in records}
         self._latest = records[-1].job.created if records else 0.0
-        for record in sorted(records, key=lambda record: record.job.status != "running"):
-            if record.job.status in FINAL:
-                continue
-            if record.starts >= MAX_STARTS:
-                why = f"the process that worked on this take was killed {record.starts} times; it is not tried again"
-                self._end(record, "failed", error=error_data(JobCrashedError(why)))
-                continue
-            if record.job.kind not in self._runners:
-                why = f"this deployment does not work on jobs of the kind {record.job.kind!r}"
-                self._end(record, "failed", error=error_data(SettingsError(why, stage="jobs")))
-                continue
-            record.change(status="queued", started=None, progress=JobProgress())
-            self._queue.push(record.job.id, _lane(record.job))
-        self._pump()
+        interrupted = [record for record in records if record.job.status == "running"]
+        for record in interrupted + [record for record in records if record.job.status == "queued"]:
+            self._resume(record)
         self._sweeping = asyncio.get_running_loop().create_task(self._sweep())
 
     async def close(self, seconds: float = 5.0) -> None:
         """Stop; jobs that run go back to those that wait, for the next process. Later calls give QueueFullError."""
-        self._closing = True
-        tasks = [record.task for record in self._running if record.task]
-        tasks += [self._sweeping] if self._sweeping else []
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=seconds)
+        if self._sweeping:
+            self._sweeping.cancel()
+        await self._crew.stop(seconds)
         await self._ledger.close(seconds)
 
     async def submit(
@@ -130,7 +100,7 @@ class JobBoard:
         ids: Sequence[str] | None = None,
     ) -> Sequence[Job]:
         """See ``protocol.Jobs``. The jobs are in the store when this returns."""
-        if kind not in self._runners:
+        if not self._crew.knows(kind):
             raise SettingsError(f"there are no jobs of the kind {kind!r}", stage="jobs")
         names = [check_id(id) for id in ids] if ids is not None else [uuid7() for _ in payloads]
         if len(names) != len(payloads) or len(set(names)) != len(names):
@@ -148,14 +118,12 @@ class JobBoard:
         self._creating.update(dict.fromkeys(new, written))
         try:
             await self._ledger.create(states)
-            for record in records:
-                self._records[record.job.id] = record
-                self._queue.push(record.job.id, _lane(record.job))
+            self._records.update({record.job.id: record for record in records})
+            self._crew.add(*records)
         finally:
             for id in new:
                 del self._creating[id]
             written.set()
-        self._pump()
         return [self._view(self._find(id)) for id in names]
 
     async def get(self, id: str) -> Job:
@@ -215,8 +183,7 @@ class JobBoard:
         """See ``protocol.Jobs``. Returns when the store knows, or after five seconds."""
         record = self._find(id)
         if record.job.status not in FINAL:
-            self._cancel(record)
-            self._wake_waiting()
+            self._crew.cancel(record)
             await self._settled([record])
         return self._view(record)
 
@@ -235,9 +202,7 @@ class JobBoard:
             for record in self._records.values()
             if record.job.status == "queued" and record.job.kind == kind and group in (None, record.job.group)
         ]
-        for record in waiting:
-            self._cancel(record)
-        self._wake_waiting()
+        self._crew.cancel(*waiting)
         await self._settled(waiting)
         return len(waiting)
 
@@ -248,6 +213,18 @@ class JobBoard:
             if kind in (None, record.job.kind) and group in (None, record.job.group):
                 counts[record.job.status] += 1
         return counts
+
+    def _resume(self, record: Record) -> None:
+        """A job that the last process left waiting or running."""
+        if record.starts >= MAX_STARTS:
+            why = f"the process that worked on this take was killed {record.starts} times; it is not tried again"
+            self._crew.end(record, "failed", error=error_data(JobCrashedError(why)))
+        elif not self._crew.knows(record.job.kind):
+            why = f"this deployment does not work on jobs of the kind {record.job.kind!r}"
+            self._crew.end(record, "failed", error=error_data(SettingsError(why, stage="jobs")))
+        else:
+            record.change(status="queued", started=None, progress=JobProgress())
+            self._crew.add(record)
 
     async def _settled(self, records: Sequence[Record]) -> None:
         """Wait until the store knows of an end; while it is away, no longer than five seconds."""
@@ -263,112 +240,24 @@ class JobBoard:
         return record
 
     def _view(self, record: Record) -> Job:
-        position = self._queue.position(record.job.id)
+        position = self._crew.position(record)
         return record.job if position is None else replace(record.job, queue_position=position)
 
     def _check_room(self, count: int) -> None:
         """Raises QueueFullError."""
-        taken = len(self._queue) + len(self._running) + len(self._creating)
-        if not self._closing and taken + count <= self.limits.jobs:
+        taken = len(self._crew) + len(self._creating)
+        if not self._crew.closing and taken + count <= self.limits.jobs:
             return
-        wait = min(60.0, max(1.0, self._typical * count / self.limits.running_jobs))
+        wait = min(60.0, max(1.0, self._crew.typical * count / self.limits.running_jobs))
         room = max(0, self.limits.jobs - taken)
-        what = "the service is stopping" if self._closing else f"{taken} jobs wait or run, there is room for {room}"
+        what = (
+            "the service is stopping" if self._crew.closing else f"{taken} jobs wait or run, there is room for {room}"
+        )
         raise QueueFullError(f"{what}; try again later", retry_after=wait)
 
     def _new(self, id: str, kind: str, payload: dict[str, Any], group: str | None, owner: str | None) -> Job:
         self._latest = max(time.time(), self._latest + 1e-5)  # no two alike: the order of jobs is that of their times
         return Job(id, kind, "queued", payload, self._latest, group=group, owner=owner)
-
-    def _pump(self) -> None:
-        """Start what may run. A job at its last try runs alone, so that it takes no other down with it."""
-        moved = False
-        while not self._closing and (id := self._queue.peek()) is not None:
-            record = self._records[id]
-            alone = record.starts == MAX_STARTS - 1 or any(other.starts == MAX_STARTS for other in self._running)
-            if len(self._running) >= (1 if alone else self.limits.running_jobs):
-                break
-            self._queue.pop()
-            record.starts += 1
-            record.change(status="running", started=time.time())
-            self._running.add(record)
-            record.task = asyncio.get_running_loop().create_task(self._work(record))
-            record.task.add_done_callback(partial(self._stopped, record))
-            moved = True
-        if moved:
-            self._wake_waiting()
-
-    def _wake_waiting(self) -> None:
-        for record in self._records.values():
-            if record.watchers and record.job.status == "queued":
-                record.wake()
-
-    async def _work(self, record: Record) -> None:
-        """One job from its start to its end."""
-        id, began = record.job.id, time.monotonic()
-        try:
-            self._ledger.save(id, record.to_bytes())
-            await self._ledger.settled(id)
-            result = await self._run(record)
-            self._end(record, "done", result=result)
-            self._typical += 0.3 * (time.monotonic() - began - self._typical)
-        except CancelledError:
-            self._end(record, "cancelled")
-        except RocktopError as error:
-            self._end(record, "failed", error=error_data(error))
-        except Exception as error:  # noqa: BLE001 - a fault of ours must end this job, not the board
-            where = "".join(traceback.format_tb(error.__traceback__))  # without its text, which may hold addresses
-            _log.error("job %s failed by an unexpected %s\n%s", id, type(error).__name__, where)
-            self._end(record, "failed", error=error_data(RocktopError("an unexpected error; see the service's log")))
-
-    def _stopped(self, record: Record, task: asyncio.Task[None]) -> None:
-        """Work on a job has ended, in whatever way, perhaps before it began."""
-        self._running.discard(record)
-        record.task = None
-        if record.job.status == "running" and self._closing:
-            record.starts -= 1
-            record.change(status="queued", started=None, progress=JobProgress())
-            self._ledger.save(record.job.id, record.to_bytes())
-        elif record.job.status == "running":
-            self._end(record, "failed", error=error_data(RocktopError("the work was broken off", retryable=True)))
-        self._pump()
-
-    async def _run(self, record: Record) -> dict[str, Any]:
-        """The runner's result; what the store or a stage refuses for the time being is tried again."""
-        give_up, pause = time.monotonic() + self._patience, 0.5
-
-        def tell(progress: JobProgress) -> None:
-            if record.job.status == "running":
-                record.change(progress=progress)
-
-        while True:
-            try:
-                return await self._runners[record.job.kind](record.job, tell)
-            except FetchError:
-                raise
-            except RocktopError as error:
-                if not error.retryable or time.monotonic() + pause > give_up:
-                    raise
-                _log.warning("job %s is tried again in %.1f s: %s", record.job.id, pause, error.code)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 15.0)
-            tell(JobProgress())
-
-    def _cancel(self, record: Record) -> None:
-        if record.job.status == "queued":
-            self._queue.remove(record.job.id)
-        self._end(record, "cancelled")
-        if record.task is not None:
-            record.task.cancel()
-
-    def _end(self, record: Record, status: Status, **outcome: Any) -> None:
-        """Make a job final, unless it is, and have the store told. Raises ValueError, TypeError if it is not JSON."""
-        if record.job.status in FINAL:
-            return
-        ended = replace(record.job, **outcome, status=status, finished=time.time())
-        data = Record(ended, record.starts).to_bytes()
-        record.change(**outcome, status=status, finished=ended.finished)
-        self._ledger.save(ended.id, data)
 
     async def _sweep(self) -> None:
         while True:
@@ -380,11 +269,6 @@ class JobBoard:
             except RocktopError as error:
                 _log.warning("old jobs could not be removed: %s", error.code)
             await asyncio.sleep(self._sweep_seconds)
-
-
-def _lane(job: Job) -> Hashable:
-    """Who takes turns: owners; where there are none, batches."""
-    return (job.owner, None) if job.owner is not None else (None, job.group)
 
 
 def _state(record: Record) -> bytes:
