@@ -1,9 +1,11 @@
-"""Converting files: decode, convert, bring to level, encode, all in bounded memory, nothing half-written."""
+"""Converting files, to a file or to a receiver: decode, convert, bring to level, encode, in bounded memory."""
 
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -12,12 +14,14 @@ from typing import IO, Any
 import numpy as np
 
 from rocktop_ray.audio.decode import iter_take, probe
-from rocktop_ray.audio.encode import open_writer
+from rocktop_ray.audio.encode import Writer, open_writer
 from rocktop_ray.audio.formats import Output, check_output, format_for
 from rocktop_ray.audio.info import DEFAULT_LIMITS, AudioInfo, AudioLimits
 from rocktop_ray.audio.level import from_db, normalising_gain, peak, to_db
+from rocktop_ray.audio.limiter import Limiter
 from rocktop_ray.audio.resample import StreamResampler, resampled_length
-from rocktop_ray.convert import Converter, Progress
+from rocktop_ray.audio.stream_encode import check_streamable, open_stream
+from rocktop_ray.convert import Converted, Converter, Progress
 from rocktop_ray.errors import storage_errors
 from rocktop_ray.protocols import TAKE_RATE, Array
 from rocktop_ray.settings import ConvertSettings
@@ -26,6 +30,8 @@ CEILING_DBFS = -1.0
 """Converted takes never peak above this: louder ones are turned down as a whole."""
 
 _BLOCK = 1 << 18
+_SPARE = 64
+"""Samples by which lengths rounded at 48 kHz may differ, at most."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class FileConversion:
         seconds: length of the take.
         f0_source, f0: melodies of the take and of the result, Hz at 100/s.
         key: semitones between them.
-        gain_db: applied to the whole result.
+        gain_db: applied to the whole result; of a stream the limiter's deepest.
         peak_dbfs: of the file written, before dither and lossy coding.
         stages: seconds spent per stage, ``decode`` and ``encode`` included.
     """
@@ -95,40 +101,163 @@ def convert_file(
     """
     output = output or check_output(format_for(target), TAKE_RATE)
     info = probe(source, limits)
-    stages: dict[str, float] = {}
-    f0_source, f0, key = [], [], 0.0
+    tally = _Tally()
     with storage_errors("the temporary folder"), tempfile.TemporaryFile(prefix="rocktop-") as spool:
-        samples, largest = 0, 0.0
-        blocks = iter_take(source, rate=TAKE_RATE, limits=limits)
+        largest = 0.0
+        blocks = tally.decoding(iter_take(source, rate=TAKE_RATE, limits=limits))
         for part in converter.stream(blocks, settings, melody=melody, on_progress=on_progress, cancel=cancel):
+            tally.add(part)
             spool.write(np.ascontiguousarray(part.audio).data)
-            samples += len(part.audio)
             largest = max(largest, peak(part.audio))
-            f0_source.append(part.f0_source)
-            f0.append(part.f0)
-            key = part.key
-            for stage, spent in part.seconds.items():
-                stages[stage] = stages.get(stage, 0.0) + spent
-        if output.rate != TAKE_RATE:  # the filter moves the peaks, and the file's are what counts
-            largest = max(peak(block) for block in _at_rate(_spooled(spool), output.rate))
-        gain = _gain(largest, normalise)
-        frames = resampled_length(samples, TAKE_RATE, output.rate)
-        # Going through 48 kHz rounds twice; what the file itself says is exact, unless it is only an estimate.
-        if info.frames is not None and abs(resampled_length(info.frames, info.rate, TAKE_RATE) - samples) <= 1:
-            frames = resampled_length(info.frames, info.rate, output.rate)
-        with open_writer(target, output.format.name, output.rate, output.bitrate) as writer:
-            for block in _fitted(_at_rate(_spooled(spool), output.rate), frames):
-                writer.write(block * np.float32(gain))
-    return FileConversion(
-        info,
-        samples / TAKE_RATE,
-        np.concatenate(f0_source),
-        np.concatenate(f0),
-        key,
-        to_db(gain),
-        to_db(largest * gain),
-        stages,
-    )
+        with tally.stage("encode"):
+            if output.rate != TAKE_RATE:  # the filter moves the peaks, and the file's are what counts
+                largest = max(peak(block) for block in _at_rate(_spooled(spool), output.rate))
+            gain = _gain(largest, normalise)
+            frames = _frames(info, tally.samples, output.rate)
+            with open_writer(target, output.format.name, output.rate, output.bitrate) as writer:
+                for block in _fitted(_at_rate(_spooled(spool), output.rate), frames):
+                    writer.write(block * np.float32(gain))
+    return tally.result(info, to_db(gain), to_db(largest * gain))
+
+
+def convert_stream(
+    converter: Converter,
+    source: Path,
+    send: Callable[[bytes], None],
+    settings: ConvertSettings | None = None,
+    output: Output | None = None,
+    *,
+    melody: Array | None = None,
+    limits: AudioLimits = DEFAULT_LIMITS,
+    on_progress: Callable[[Progress], None] | None = None,
+    cancel: Event | None = None,
+) -> FileConversion:
+    """Convert one file and send the encoded result in pieces while it is made, in bounded memory.
+
+    The samples are those of ``convert_file`` where those stay below -1 dBFS. Elsewhere a limiter holds the peaks down:
+    the gain of the whole take cannot be known yet. ``gain_db`` of the result is then its deepest reduction.
+
+    Args:
+        send: called with each piece in order, in the calling thread; may block. What it raises ends the conversion.
+        output: from ``check_output``; None is FLAC at 48 kHz. ``m4a`` cannot be sent.
+
+    Raises as ``convert_file``; bytes that were sent before an error are then the beginning of a result, no more.
+    """
+    output = output or check_output("flac", TAKE_RATE)
+    check_streamable(output)
+    info = probe(source, limits)
+    promised = None if info.frames is None else resampled_length(info.frames, info.rate, output.rate)
+    tally = _Tally()
+    with open_stream(tally.unhurried(send), output, promised) as writer:
+        outlet = _Outlet(writer, output.rate)
+        blocks = tally.decoding(iter_take(source, rate=TAKE_RATE, limits=limits))
+        for part in converter.stream(blocks, settings, melody=melody, on_progress=on_progress, cancel=cancel):
+            tally.add(part)
+            with tally.stage("encode"):
+                outlet.push(part.audio)
+        with tally.stage("encode"):
+            outlet.finish(max(promised or 0, _frames(info, tally.samples, output.rate)))
+    return tally.result(info, -outlet.limiter.deepest_db, to_db(outlet.largest))
+
+
+class _Tally:
+    """What is known of a conversion only when it is done."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+        """At 48 kHz."""
+        self._f0_source: list[Array] = []
+        self._f0: list[Array] = []
+        self._key = 0.0
+        self._stages: dict[str, float] = {}
+        self._away = 0.0
+
+    def add(self, part: Converted) -> None:
+        """The next stretch."""
+        self.samples += len(part.audio)
+        self._f0_source.append(part.f0_source)
+        self._f0.append(part.f0)
+        self._key = part.key
+        for stage, spent in part.seconds.items():
+            self._stages[stage] = self._stages.get(stage, 0.0) + spent
+
+    def decoding(self, blocks: Iterator[Array]) -> Iterator[Array]:
+        """The same blocks; their making is counted."""
+        while True:
+            with self.stage("decode"):
+                block = next(blocks, None)
+            if block is None:
+                return
+            yield block
+
+    def unhurried(self, send: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        """The same; its time is the receiver's and counts for no stage."""
+
+        def timed(data: bytes) -> None:
+            began = time.perf_counter()
+            send(data)
+            self._away += time.perf_counter() - began
+
+        return timed
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the time of the block."""
+        began, away = time.perf_counter(), self._away
+        yield
+        spent = time.perf_counter() - began - (self._away - away)
+        self._stages[name] = self._stages.get(name, 0.0) + spent
+
+    def result(self, info: AudioInfo, gain_db: float, peak_dbfs: float) -> FileConversion:
+        """All of it."""
+        f0_source, f0 = np.concatenate(self._f0_source), np.concatenate(self._f0)
+        return FileConversion(
+            info, self.samples / TAKE_RATE, f0_source, f0, self._key, gain_db, peak_dbfs, self._stages
+        )
+
+
+class _Outlet:
+    """The end of a stream: 48 kHz to the output's rate, the exact length, the ceiling."""
+
+    def __init__(self, writer: Writer, rate: int) -> None:
+        self.limiter = Limiter(rate, CEILING_DBFS)
+        self.largest = 0.0
+        self._writer = writer
+        self._resampler = StreamResampler(TAKE_RATE, rate)
+        self._waiting: Array = np.zeros(0, np.float32)
+        self._given = 0
+
+    def push(self, audio: Array) -> None:
+        """Appends ``[samples]`` at 48 kHz; the last few samples stay behind, so that the end can still be cut."""
+        waiting = np.concatenate([self._waiting, self._resampler.push(audio)])
+        ready = max(len(waiting) - _SPARE, 0)
+        self._waiting = waiting[ready:].copy()
+        self._give(waiting[:ready])
+
+    def finish(self, frames: int) -> None:
+        """Ends at ``frames`` samples in all."""
+        rest = np.concatenate([self._waiting, self._resampler.finish()])
+        for block in _fitted(iter([rest]), frames - self._given):
+            self._give(block)
+        self._write(self.limiter.finish())
+
+    def _give(self, block: Array) -> None:
+        self._given += len(block)
+        self._write(self.limiter.push(block))
+
+    def _write(self, block: Array) -> None:
+        self.largest = max(self.largest, peak(block))
+        self._writer.write(block)
+
+
+def _frames(info: AudioInfo, samples: int, rate: int) -> int:
+    """Samples that ``samples`` at 48 kHz of a source are at ``rate``.
+
+    Going through 48 kHz rounds twice; what the file itself says is exact, unless it is only an estimate.
+    """
+    if info.frames is not None and abs(resampled_length(info.frames, info.rate, TAKE_RATE) - samples) <= 1:
+        return resampled_length(info.frames, info.rate, rate)
+    return resampled_length(samples, TAKE_RATE, rate)
 
 
 def _gain(largest: float, normalise: bool) -> float:

@@ -101,6 +101,9 @@ def _backend(source: Source, stream: int | None) -> _Backend:
         reader = SndfileReader(source)
     except (soundfile.LibsndfileError, TypeError, ValueError):
         return LibavReader(source, stream)
+    if reader.info.frames is None:  # libsndfile seeks in what has no length, and fails
+        reader.close()
+        return LibavReader(source, stream)
     if stream not in (None, 0):
         reader.close()
         raise SettingsError(f"{source.name} has one audio stream, number 0; there is no {stream}")

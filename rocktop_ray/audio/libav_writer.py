@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from datetime import timedelta
 from fractions import Fraction
 from typing import IO, Any
 
@@ -20,17 +21,30 @@ from av.error import FFmpegError
 
 from rocktop_ray.audio.dither import Quantiser
 from rocktop_ray.audio.formats import Output
+from rocktop_ray.audio.wav_writer import Sink
 from rocktop_ray.protocols import Array
 
 _SAMPLE_FORMATS = {"libopus": "flt", "libmp3lame": "fltp", "aac": "fltp"}
 
 
 class LibavFile:
-    """An encoded file that grows. ``file`` must be seekable."""
+    """An encoded file that grows. ``length``, if known, is for a ``file`` that cannot seek."""
 
-    def __init__(self, file: IO[bytes], output: Output, tags: Mapping[str, str], seed: int) -> None:
+    def __init__(
+        self,
+        file: Sink | IO[bytes],
+        output: Output,
+        tags: Mapping[str, str],
+        seed: int,
+        *,
+        length: timedelta | None = None,
+    ) -> None:
         entry = output.format
         options = {"fflags": "+bitexact"}
+        if not file.seekable():
+            options["fflags"] = "+bitexact+flush_packets"
+            if entry.container == "mp3":  # its headers are left to ``mp3_tag``
+                options.update(write_xing="0", id3v2_version="0")
         if entry.container == "ipod":
             # The edit list counts in these units: with samples the length is exact, by default it is in ms.
             options["movie_timescale"] = str(output.rate)
@@ -38,6 +52,8 @@ class LibavFile:
         self._container.metadata.update(tags)
         self._layout = "mono" if output.channels == 1 else "stereo" if output.channels == 2 else f"{output.channels}c"
         self._stream: Any = self._container.add_stream(entry.codec, rate=output.rate, layout=self._layout)
+        if length is not None and entry.container == "webm":
+            self._stream.metadata["DURATION"] = str(length)  # told in the header when it cannot be put there later
         context: Any = self._stream.codec_context
         context.flags |= Flags.bitexact
         self._kind = _SAMPLE_FORMATS.get(entry.codec) or ("s16" if entry.bits == 16 else "s32")

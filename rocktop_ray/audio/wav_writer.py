@@ -1,14 +1,15 @@
 """Writing WAV: float32 or 16/24-bit integers, RF64 past 4 GiB (Microsoft RIFF; EBU Tech 3306).
 
 Written here and not by libsndfile, because that puts the time of day into float files, and because whether a file is
-RF64 is known only at its end: a JUNK chunk keeps the place of the 64-bit sizes.
+RF64 is known only at its end: a JUNK chunk keeps the place of the 64-bit sizes. A receiver that cannot seek gets the
+sizes at once if they are known, else 0xFFFFFFFF, which readers take for "until the end".
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import IO
+from typing import IO, Protocol
 
 import numpy as np
 
@@ -22,10 +23,24 @@ _LIMIT = 0xFFFF_FFFF
 _INFO_NAMES = {"title": b"INAM", "artist": b"IART", "comment": b"ICMT", "copyright": b"ICOP", "software": b"ISFT"}
 
 
-class WavFile:
-    """A WAV file that grows. ``file`` must be seekable."""
+class Sink(Protocol):
+    """Where bytes go."""
 
-    def __init__(self, file: IO[bytes], output: Output, tags: Mapping[str, str], seed: int) -> None:
+    def write(self, data: bytes, /) -> int:
+        """Takes all of it."""
+        ...
+
+    def seekable(self) -> bool:
+        """Whether there is a ``seek``."""
+        ...
+
+
+class WavFile:
+    """A WAV file that grows. ``frames`` per channel, if known, is for a ``file`` that cannot seek."""
+
+    def __init__(
+        self, file: Sink | IO[bytes], output: Output, tags: Mapping[str, str], seed: int, *, frames: int | None = None
+    ) -> None:
         self._file = file
         self._bits = output.format.bits
         self._width = (self._bits or 32) // 8 * output.channels
@@ -33,7 +48,10 @@ class WavFile:
         self._data_bytes = 0
         info = _info_chunk(tags)
         self._head = _format_chunk(output, self._width) + info
-        self._write_header()
+        if file.seekable():
+            self._file.write(self._header(0))
+        else:
+            self._file.write(self._header(None if frames is None else frames * self._width))
 
     def write(self, block: Array) -> None:
         """Appends ``[n, channels]``."""
@@ -51,23 +69,27 @@ class WavFile:
         """Writes the final sizes."""
         if self._data_bytes & 1:
             self._file.write(b"\0")
-        self._file.seek(0)
-        self._write_header()
+        if self._file.seekable():
+            self._file.seek(0)  # type: ignore[union-attr]
+            self._file.write(self._header(self._data_bytes))
 
     def abort(self) -> None:
         """Nothing to free."""
 
-    def _write_header(self) -> None:
-        frames = self._data_bytes // self._width
+    def _header(self, data_bytes: int | None) -> bytes:
+        """All before the samples; None says that the size is not known."""
+        frames = _LIMIT if data_bytes is None else data_bytes // self._width
         fact = b"" if self._bits else struct.pack("<4sII", b"fact", 4, min(frames, _LIMIT))
-        body = 4 + 36 + len(self._head) + len(fact) + 8 + self._data_bytes + (self._data_bytes & 1)
-        if body <= _LIMIT:
-            start = struct.pack("<4sI4s4sI28x", b"RIFF", body, b"WAVE", b"JUNK", 28)
-        else:
-            sizes = struct.pack("<QQQI", body, self._data_bytes, frames, 0)
-            start = struct.pack("<4sI4s4sI", b"RF64", _LIMIT, b"WAVE", b"ds64", 28) + sizes
-        size = self._data_bytes if body <= _LIMIT else _LIMIT
-        self._file.write(start + self._head + fact + struct.pack("<4sI", b"data", size))
+        start = struct.pack("<4sI4s4sI28x", b"RIFF", _LIMIT, b"WAVE", b"JUNK", 28)
+        size = _LIMIT
+        if data_bytes is not None:
+            body = 4 + 36 + len(self._head) + len(fact) + 8 + data_bytes + (data_bytes & 1)
+            if body <= _LIMIT:
+                start, size = struct.pack("<4sI4s4sI28x", b"RIFF", body, b"WAVE", b"JUNK", 28), data_bytes
+            else:
+                sizes = struct.pack("<QQQI", body, data_bytes, frames, 0)
+                start = struct.pack("<4sI4s4sI", b"RF64", _LIMIT, b"WAVE", b"ds64", 28) + sizes
+        return start + self._head + fact + struct.pack("<4sI", b"data", size)
 
 
 def _format_chunk(output: Output, width: int) -> bytes:
