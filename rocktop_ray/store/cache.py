@@ -118,9 +118,29 @@ class ContentCache:
         busy = "another process takes too long with the same download; try again"
         with storage_errors(self.root), self._lock(name[:4], busy):
             held, entry = self._obtain(source, name, arrived)
-        try:
+        with self._lent(held):
             source.accept(_head(entry.path), entry.bytes)
             yield entry
+
+    @contextmanager
+    def kept(self, sha256: str) -> Iterator[Entry | None]:
+        """The content of this digest if it is here, whatever brought it; else None.
+
+        No source is asked: only for callers to whom ``get`` has shown this content before. Raises StorageError.
+        """
+        with storage_errors(self.root):
+            held = self._take(sha256, None) if re.fullmatch("[0-9a-f]{64}", sha256) else None
+            entry = None if held is None else self._served(sha256, held)
+        if held is None:
+            yield None
+            return
+        with self._lent(held):
+            yield entry
+
+    @contextmanager
+    def _lent(self, held: Lease) -> Iterator[None]:
+        try:
+            yield
         finally:
             held.release()
             if self._crowded.exists():
@@ -143,14 +163,14 @@ class ContentCache:
         try:
             if ref and held:
                 if ref.identity == identity and arrived <= ref.asked <= asked:
-                    return held, self._served(ref, held)
+                    return held, self._served(ref.sha256, held)
                 known = Validators(ref.etag, ref.last_modified, ref.length)
             else:
                 known = None
             new, fetched = self._download(source, known)
             if ref and held and not fetched.changed:
                 self._write_ref(name, replace(ref, identity=identity, asked=asked))
-                return held, self._served(ref, held)
+                return held, self._served(ref.sha256, held)
         except BaseException:
             if held:
                 held.release()
@@ -165,11 +185,11 @@ class ContentCache:
         )
         return new, Entry(new.path, fetched.sha256, fetched.bytes, "miss")
 
-    def _served(self, ref: _Ref, held: Lease) -> Entry:
+    def _served(self, sha256: str, held: Lease) -> Entry:
         with contextlib.suppress(PermissionError):  # another user's file: its access time is as the system keeps it
             os.utime(held.path, ns=(time.time_ns(), held.stat.st_mtime_ns))  # the access time says what was used last
-        self._count(hits=1, served_bytes=ref.bytes)
-        return Entry(held.path, ref.sha256, ref.bytes, "hit")
+        self._count(hits=1, served_bytes=held.stat.st_size)
+        return Entry(held.path, sha256, held.stat.st_size, "hit")
 
     def _download(self, source: Source, known: Validators | None) -> tuple[Lease | None, Fetched]:
         part = self.root / "parts" / secrets.token_hex(12)
@@ -192,16 +212,17 @@ class ContentCache:
         self._trust(fetched.sha256, held)
         return held
 
-    def _take(self, sha256: str, size: int) -> Lease | None:
-        """A lease on kept content; None if it is not there, or damaged (it is removed then)."""
+    def _take(self, sha256: str, size: int | None) -> Lease | None:
+        """A lease on kept content (of ``size`` bytes); None if it is not there, or damaged (it is removed then)."""
         held = lease.take(self._blob(sha256))
         if held is None:
             return None
         mark = (held.stat.st_ino, held.stat.st_mtime_ns, held.stat.st_size)
+        fits = size in (None, held.stat.st_size)
         with self._guard:
-            if held.stat.st_size == size and self._verified.get(sha256) == mark:
+            if fits and self._verified.get(sha256) == mark:
                 return held
-        if held.stat.st_size == size and file_sha256(held.path) == sha256:
+        if fits and file_sha256(held.path) == sha256:
             self._trust(sha256, held)
             return held
         held.path.unlink(missing_ok=True)

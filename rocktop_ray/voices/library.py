@@ -7,16 +7,11 @@ or nothing. What a killed process leaves is removed, or put back, by the next on
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -26,24 +21,18 @@ from rocktop_ray.errors import (
     RocktopError,
     SettingsError,
     StorageError,
-    VoiceFormatError,
     VoiceNotFoundError,
     storage_error,
-    storage_errors,
 )
-from rocktop_ray.features.index import RetrievalIndex
 from rocktop_ray.store.digest import file_sha256
-from rocktop_ray.voices.archive import FoundVoice, find_in_folder, is_archive, unpack_archive
-from rocktop_ray.voices.families import LoadedVoice, load_voice_file
 from rocktop_ray.voices.info import VoiceInfo
-from rocktop_ray.voices.names import NAME_RULE, clean_name, valid_name
-from rocktop_ray.voices.rvc_format import safetensors_form
+from rocktop_ray.voices.manifest import MAX_MANIFEST, read_manifest, voice_changed, voice_damaged, write_manifest
+from rocktop_ray.voices.names import valid_name
+from rocktop_ray.voices.prepare import PreparedVoice, prepare_voice
 
-MANIFEST_VERSION = 1
 _STAGING, _OLD, _TRASH = ".staging-", ".old-", ".trash-"
 _VOICE, _INDEX, _MANIFEST = "voice.safetensors", "voice.index", "manifest.json"
 _LOCK_SECONDS = 60
-_MAX_MANIFEST = 1 << 20
 
 
 class VoiceLibrary:
@@ -80,18 +69,13 @@ class VoiceLibrary:
             raise self.not_found(name)
         path = self.root / name / _MANIFEST
         try:
-            if path.stat().st_size > _MAX_MANIFEST:
-                raise ValueError("too large")
-            data = json.loads(path.read_text("utf-8"))
-            if data.get("manifest") != MANIFEST_VERSION:
-                raise ValueError(f"manifest version {data.get('manifest')!r}")
-            return replace(VoiceInfo.from_dict(data), name=name)
+            with path.open("rb") as file:
+                data = file.read(MAX_MANIFEST + 1)
+        except FileNotFoundError:  # removed just now
+            raise self.not_found(name) from None
         except OSError as error:
             raise storage_error(error, path, "read") from error
-        except (ValueError, AttributeError, RecursionError, VoiceFormatError) as error:
-            raise VoiceFormatError(
-                f"the manifest of voice {name!r} is damaged ({error}): remove and import it again"
-            ) from error
+        return read_manifest(data, name)[0]
 
     def voice_path(self, name: str) -> Path:
         """The voice file. Raises VoiceNotFoundError."""
@@ -103,6 +87,29 @@ class VoiceLibrary:
         """The index file, None if the voice has none. Raises VoiceNotFoundError."""
         path = self.voice_path(name).with_name(_INDEX)
         return path if path.is_file() else None
+
+    @contextmanager
+    def files(self, info: VoiceInfo) -> Iterator[tuple[Path, Path | None]]:
+        """Voice and index file of the voice as ``info`` describes it, their hashes checked, to be read in the block.
+
+        Raises VoiceChangedError if the voice is replaced or removed before the block ends, VoiceFormatError if its
+        files are not those that were imported, StorageError.
+        """
+        folder = self.root / info.name
+        voice, index = folder / _VOICE, folder / _INDEX if info.index_sha256 else None
+        before = _mark(folder / _MANIFEST)
+        try:
+            if before is None or self.info(info.name) != info:
+                raise voice_changed(info.name)
+            if not _holds(voice, info.sha256) or (index is not None and not _holds(index, info.index_sha256)):
+                raise voice_damaged(info.name)
+            yield voice, index
+        except RocktopError as error:
+            if _mark(folder / _MANIFEST) != before or isinstance(error, VoiceNotFoundError):
+                raise voice_changed(info.name) from error
+            raise
+        if _mark(folder / _MANIFEST) != before:
+            raise voice_changed(info.name)
 
     def not_found(self, name: str) -> VoiceNotFoundError:
         """The error for a name that is not there, with the names that are."""
@@ -124,23 +131,7 @@ class VoiceLibrary:
         Everything is read and checked before the library is touched. Raises VoiceFormatError, UnsafeFileError,
         IndexFormatError, VoiceNotFoundError, SettingsError (a name that is taken or cannot be used), StorageError.
         """
-        if name is not None and not valid_name(name):
-            raise SettingsError(f"{name[:80]!r} cannot be a voice's name: {NAME_RULE}")
-        with _found(Path(source).expanduser()) as found:
-            loaded = load_voice_file(found.voice)
-            loaded.model("cpu")
-            chosen = Path(index).expanduser() if index is not None else found.index
-            retrieval = None if chosen is None else RetrievalIndex.read(chosen, dim=loaded.info.content_dim)
-            info = replace(
-                loaded.info,
-                name=name or clean_name(Path(found.name).stem),
-                source=Path(source).name,
-                source_sha256=_hash(found.voice),
-                licence=licence or loaded.info.licence,
-                imported=datetime.now(UTC).isoformat(timespec="seconds"),
-            )
-            voice = _stored_bytes(found.voice, loaded, info.licence)
-        return self._store(info, voice, retrieval, replace_existing)
+        return self._store(prepare_voice(source, name=name, index=index, licence=licence), replace_existing)
 
     def remove(self, name: str) -> None:
         """Delete a voice. Raises VoiceNotFoundError, StorageError."""
@@ -151,22 +142,18 @@ class VoiceLibrary:
             (self.root / name).rename(trash)
             _delete(trash)
 
-    def _store(self, info: VoiceInfo, voice: bytes, index: RetrievalIndex | None, replace_existing: bool) -> VoiceInfo:
+    def _store(self, prepared: PreparedVoice, replace_existing: bool) -> VoiceInfo:
+        info = prepared.info
         with self._locked():
             target = self.root / info.name
             self._check_free(info.name, replace_existing)
             staging = self.root / f"{_STAGING}{secrets.token_hex(6)}"
             try:
                 staging.mkdir()
-                _write(staging / _VOICE, voice)
-                info = replace(info, sha256=hashlib.sha256(voice).hexdigest(), size=len(voice))
-                if index is not None:
-                    data = index.to_bytes()
-                    _write(staging / _INDEX, data)
-                    digest = hashlib.sha256(data).hexdigest()
-                    info = replace(info, index_vectors=index.count, index_bytes=len(data), index_sha256=digest)
-                manifest = {"manifest": MANIFEST_VERSION, **info.as_dict()}
-                _write(staging / _MANIFEST, json.dumps(manifest, indent=1).encode())
+                _write(staging / _VOICE, prepared.voice)
+                if prepared.index is not None:
+                    _write(staging / _INDEX, prepared.index)
+                _write(staging / _MANIFEST, write_manifest(info))
                 if target.exists():  # the old one goes aside under a name from which it can be put back
                     aside = self.root / f"{_OLD}{info.name}"
                     target.rename(aside)
@@ -213,34 +200,22 @@ class VoiceLibrary:
             return None
 
 
-@contextmanager
-def _found(source: Path) -> Iterator[FoundVoice]:
-    """The voice file in a file, zip or folder; what was unpacked is gone afterwards."""
-    if source.is_dir():
-        yield find_in_folder(source)
-    elif is_archive(source):
-        with storage_errors("the temporary folder"):
-            folder = tempfile.mkdtemp(prefix="rocktop-")
-        try:
-            yield unpack_archive(source, folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    else:
-        beside = source.with_suffix(".index")
-        yield FoundVoice(source, beside if beside.is_file() else None, source.name)
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    """What tells this file from another of the same name; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _stored_bytes(path: Path, loaded: LoadedVoice, licence: str) -> bytes:
-    """The file that the library keeps: RVC voices in our own form, others as they are."""
-    if loaded.rvc is not None:
-        return safetensors_form(replace(loaded.rvc, licence=licence))
-    with storage_errors(path, "read"):
-        return path.read_bytes()
-
-
-def _hash(path: Path) -> str:
-    with storage_errors(path, "read"):
-        return file_sha256(path)
+def _holds(path: Path, sha256: str) -> bool:
+    try:
+        return file_sha256(path) == sha256
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise storage_error(error, path, "read") from error
 
 
 def _delete(entry: Path) -> None:

@@ -51,11 +51,18 @@ def open_voice(
     Raises VoiceNotFoundError, VoiceFormatError, UnsafeFileError, IndexFormatError or StorageError.
     """
     path, own_index, info = _find(name_or_path, library)
+    return open_files(path, Path(index) if index is not None else own_index, info=info, device=device)
+
+
+def open_files(path: Path, index: Path | None, *, info: VoiceInfo | None = None, device: str = "cpu") -> Voice:
+    """Load a voice from its files. ``info``: what a library knows of it; None takes what the file says itself.
+
+    Raises as ``open_voice``.
+    """
     with loading():
         loaded = load_voice_file(path)
         info = loaded.info if info is None else info
-        chosen = Path(index) if index is not None else own_index
-        retrieval = None if chosen is None else RetrievalIndex.read(chosen, dim=info.content_dim)
+        retrieval = None if index is None else RetrievalIndex.read(index, dim=info.content_dim)
         if retrieval is not None:
             info = replace(info, index_vectors=retrieval.count)
         return Voice(info.name, loaded.model(device), retrieval, info, info.default_extractor)
