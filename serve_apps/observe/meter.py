@@ -11,7 +11,7 @@ Outcome = Literal["done", "failed", "cancelled"]
 
 
 class Meter(Protocol):
-    """Called from any thread; must be quick and must not raise. Stages: content, pitch, retrieval, acoustic, vocoder."""
+    """Called from any thread; quick, never raises. Stages: content, pitch, retrieval, acoustic, vocoder."""
 
     def order_began(self, waited: float) -> None:
         """A replica took up an order that had waited ``waited`` seconds for a free place in it."""

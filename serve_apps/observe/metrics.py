@@ -1,0 +1,103 @@
+"""What happens, told in the words of the parts; here it becomes values under the catalogue's names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rocktop_ray.errors import RocktopError
+from serve_apps.observe.meter import Outcome
+from serve_apps.observe.recorders import Recorder, recorder
+
+
+class Metrics:
+    """A ``Meter`` for the graph, and the same for voices, jobs and HTTP. Quick, and safe to call from any thread."""
+
+    def __init__(self, to: Recorder | None = None) -> None:
+        """``to``: where values go; None is Ray where this process belongs to one, else this process' own registry."""
+        self._to = to or recorder()
+
+    # orders
+
+    def order_began(self, waited: float) -> None:
+        """See ``Meter``."""
+        self._to.observe("rocktop_queue_wait_seconds", waited)
+
+    def order_ended(
+        self,
+        outcome: Outcome,
+        seconds: float,
+        *,
+        audio_seconds: float = 0.0,
+        work_seconds: float = 0.0,
+        error: RocktopError | None = None,
+    ) -> None:
+        """See ``Meter``."""
+        self._to.add("rocktop_orders_total", outcome=outcome)
+        self._to.observe("rocktop_order_seconds", seconds, outcome=outcome)
+        self._to.add("rocktop_audio_seconds_total", audio_seconds)
+        self._to.add("rocktop_work_seconds_total", work_seconds)
+        if audio_seconds > 0 and work_seconds > 0:
+            self._to.observe("rocktop_real_time_factor", work_seconds / audio_seconds)
+        if error is not None:
+            self._to.add("rocktop_errors_total", code=error.code, stage=error.stage)
+
+    def stage(self, stage: str, seconds: float, audio_seconds: float) -> None:
+        """See ``Meter``."""
+        self._to.observe("rocktop_stage_seconds", seconds, stage=stage)
+        self._to.add("rocktop_stage_work_seconds_total", seconds, stage=stage)
+        self._to.add("rocktop_stage_audio_seconds_total", audio_seconds, stage=stage)
+
+    def batch(self, stage: str, seconds: float, frames: int, waited: Sequence[float]) -> None:
+        """See ``Meter``."""
+        self._to.observe("rocktop_batch_seconds", seconds, stage=stage)
+        self._to.observe("rocktop_batch_frames", frames, stage=stage)
+        self._to.observe("rocktop_batch_calls", len(waited), stage=stage)
+        for wait in waited:
+            self._to.observe("rocktop_batch_wait_seconds", wait, stage=stage)
+
+    def retried(self, stage: str) -> None:
+        """See ``Meter``."""
+        self._to.add("rocktop_retries_total", stage=stage)
+
+    # voices
+
+    def voice_loaded(self, seconds: float) -> None:
+        """A replica opened a voice."""
+        self._to.add("rocktop_voice_loads_total")
+        self._to.observe("rocktop_voice_load_seconds", seconds)
+
+    def voice_evicted(self) -> None:
+        """A replica let a voice go to keep its bound."""
+        self._to.add("rocktop_voice_evictions_total")
+
+    def voices(self, loaded: int) -> None:
+        """How many voices this replica holds now."""
+        self._to.set("rocktop_voices_loaded", loaded)
+
+    # jobs
+
+    def jobs(self, queued: int, running: int) -> None:
+        """How many jobs wait and run now."""
+        self._to.set("rocktop_jobs", queued, status="queued")
+        self._to.set("rocktop_jobs", running, status="running")
+
+    def job_began(self, kind: str, waited: float) -> None:
+        """A job that had waited ``waited`` seconds is worked on."""
+        self._to.observe("rocktop_job_wait_seconds", waited, kind=kind)
+
+    def job_finished(self, kind: str, status: str) -> None:
+        """A job is final."""
+        self._to.add("rocktop_jobs_finished_total", kind=kind, status=status)
+
+    # HTTP
+
+    def answered(self, method: str, route: str, status: int, seconds: float, received: int, sent: int) -> None:
+        """A request ended. ``route`` as declared, e.g. ``/v1/jobs/{id}``; bytes are those of the bodies."""
+        self._to.add("rocktop_http_requests_total", method=method, route=route, status=str(status))
+        self._to.observe("rocktop_http_request_seconds", seconds, route=route)
+        self._to.add("rocktop_http_bytes_total", received, direction="in")
+        self._to.add("rocktop_http_bytes_total", sent, direction="out")
+
+    def ongoing(self, requests: int) -> None:
+        """How many requests are being answered now."""
+        self._to.set("rocktop_http_ongoing", requests)

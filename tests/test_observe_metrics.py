@@ -1,0 +1,380 @@
+"""Metrics: the table, the recorders, one valid answer out of many exporters, the route."""
+
+import asyncio
+import re
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from rocktop_ray.errors import AudioError
+from rocktop_ray.store.cache import ContentCache
+from serve_apps.config import FetchConfig, ServeConfig
+from serve_apps.observe import catalogue
+from serve_apps.observe.catalogue import BY_NAME, METRICS
+from serve_apps.observe.exposition import merged
+from serve_apps.observe.http import HttpMeter
+from serve_apps.observe.meter import Meter
+from serve_apps.observe.metrics import Metrics
+from serve_apps.observe.recorders import NoRecorder, ProcessRecorder
+from serve_apps.observe.scrape import Exporters
+from serve_apps.observe.watch import StorageWatch
+
+DOCS = Path(__file__).parent.parent / "docs" / "observe.md"
+
+
+def parsed(text):
+    """Family name -> samples, by Prometheus' own reader."""
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def value(text, name, **labels):
+    found = [
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    ]
+    assert len(found) == 1, (name, labels, found)
+    return found[0]
+
+
+# the table
+
+
+def test_names_follow_the_conventions_and_are_declared_once():
+    assert len(BY_NAME) == len(METRICS)
+    for metric in METRICS:
+        assert re.fullmatch(r"rocktop_[a-z_]+[a-z]", metric.name)
+        assert (metric.kind == "counter") == metric.name.endswith("_total")
+        assert (metric.kind == "histogram") == bool(metric.buckets)
+        assert list(metric.buckets) == sorted(set(metric.buckets)) and all(bound > 0 for bound in metric.buckets)
+        assert metric.meaning and metric.unit
+
+
+def test_labels_are_none_that_ray_serve_adds_and_none_that_users_fill():
+    for metric in METRICS:
+        assert not {"deployment", "replica", "application", "le", "voice", "request_id", "key"} & set(metric.labels)
+
+
+def test_the_documentation_shows_the_table():
+    assert catalogue.markdown() in DOCS.read_text()
+
+
+# recorders
+
+
+def test_values_reach_the_registry():
+    recorder = ProcessRecorder(CollectorRegistry())
+    recorder.add("rocktop_orders_total", outcome="done")
+    recorder.add("rocktop_orders_total", 2, outcome="done")
+    recorder.observe("rocktop_stage_seconds", 0.3, stage="content")
+    recorder.set("rocktop_voices_loaded", 3)
+    text = recorder.text()
+    assert value(text, "rocktop_orders_total", outcome="done") == 3
+    assert value(text, "rocktop_stage_seconds_bucket", stage="content", le="0.2") == 0
+    assert value(text, "rocktop_stage_seconds_bucket", stage="content", le="0.5") == 1
+    assert value(text, "rocktop_voices_loaded") == 3
+
+
+def test_a_counter_that_does_not_grow_is_not_told():
+    recorder = ProcessRecorder(CollectorRegistry())
+    recorder.add("rocktop_orders_total", 0, outcome="done")
+    assert recorder.text() == ""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda r: r.add("rocktop_unheard_of_total"),
+        lambda r: r.add("rocktop_orders_total"),
+        lambda r: r.add("rocktop_orders_total", voice="anna"),
+        lambda r: r.set("rocktop_voices_loaded", 1, outcome="done"),
+    ],
+)
+def test_names_and_labels_that_are_not_declared_are_a_fault_of_ours(call):
+    with pytest.raises(KeyError):
+        call(ProcessRecorder(CollectorRegistry()))
+
+
+def test_series_are_bounded_whatever_clients_send():
+    recorder = ProcessRecorder(CollectorRegistry())
+    for number in range(3000):
+        recorder.add("rocktop_http_requests_total", method="GET", route="/" + "x" * number, status="404")
+    (family,) = (f for f in text_string_to_metric_families(recorder.text()) if f.name == "rocktop_http_requests")
+    samples = [sample for sample in family.samples if sample.name.endswith("_total")]
+    assert len(samples) <= 401
+    assert sum(sample.value for sample in samples) == 3000
+    assert max(len(sample.labels["route"]) for sample in samples) <= 100
+
+
+def test_threads_lose_nothing():
+    recorder = ProcessRecorder(CollectorRegistry())
+
+    def work():
+        for _ in range(500):
+            recorder.add("rocktop_errors_total", code="invalid_audio", stage="audio")
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert value(recorder.text(), "rocktop_errors_total", code="invalid_audio") == 2000
+
+
+def test_the_recorder_that_keeps_nothing_takes_everything():
+    recorder = NoRecorder()
+    recorder.add("rocktop_orders_total", outcome="done")
+    recorder.observe("rocktop_stage_seconds", 1, stage="content")
+    recorder.set("rocktop_jobs", 1, status="queued")
+
+
+# what the parts tell
+
+
+def told():
+    recorder = ProcessRecorder(CollectorRegistry())
+    return Metrics(recorder), recorder.text
+
+
+def test_an_order_is_told_with_its_factor_and_its_error():
+    metrics, text = told()
+    meter: Meter = metrics
+    meter.order_began(0.5)
+    meter.order_ended("done", 6.0, audio_seconds=10.0, work_seconds=5.5)
+    meter.order_ended("failed", 0.1, error=AudioError("not audio"))
+    meter.order_ended("cancelled", 1.0)
+    meter.stage("content", 1.0, 10.0)
+    meter.batch("content", 1.0, 500, [0.001, 0.0])
+    meter.retried("vocoder")
+    shown = text()
+    assert value(shown, "rocktop_orders_total", outcome="cancelled") == 1
+    assert value(shown, "rocktop_work_seconds_total") / value(shown, "rocktop_audio_seconds_total") == 0.55
+    assert value(shown, "rocktop_real_time_factor_count") == 1
+    assert value(shown, "rocktop_errors_total", code="invalid_audio", stage="audio") == 1
+    assert value(shown, "rocktop_batch_wait_seconds_count", stage="content") == 2
+    assert value(shown, "rocktop_batch_calls_sum", stage="content") == 2
+    assert value(shown, "rocktop_retries_total", stage="vocoder") == 1
+
+
+def test_every_metric_of_the_table_can_be_told():
+    metrics, text = told()
+    metrics.order_began(0.1)
+    metrics.order_ended("failed", 1.0, audio_seconds=1.0, work_seconds=1.0, error=AudioError("x"))
+    metrics.stage("pitch", 1.0, 1.0)
+    metrics.batch("pitch", 1.0, 50, [0.1])
+    metrics.retried("order")
+    metrics.voice_loaded(0.4)
+    metrics.voice_evicted()
+    metrics.voices(2)
+    metrics.jobs(queued=3, running=1)
+    metrics.job_began("convert", 0.2)
+    metrics.job_finished("convert", "done")
+    metrics.answered("GET", "/v1/jobs/{id}", 200, 0.1, 10, 20)
+    metrics.ongoing(1)
+    shown = set(parsed(merged([text()])))
+    elsewhere = {name for name in BY_NAME if name.startswith(("rocktop_cache", "rocktop_disk", "rocktop_exporters"))}
+    assert {name.removesuffix("_total") for name in set(BY_NAME) - elsewhere} == shown
+
+
+def test_requests_are_counted_by_declared_route_however_they_end():
+    metrics, text = told()
+    app = FastAPI()
+    app.add_middleware(HttpMeter, metrics=metrics)
+
+    @app.get("/v1/jobs/{id}")
+    def job(id: str):
+        if id == "broken":
+            raise RuntimeError("broken")
+        return id
+
+    with TestClient(app, raise_server_exceptions=False) as client:
+        for path in ("/v1/jobs/1", "/v1/jobs/2", "/v1/jobs/broken", "/no/such/path"):
+            client.get(path)
+        client.request("BREW", "/v1/jobs/1")
+    shown = text()
+    assert value(shown, "rocktop_http_requests_total", method="GET", route="/v1/jobs/{id}", status="200") == 2
+    assert value(shown, "rocktop_http_requests_total", method="GET", route="/v1/jobs/{id}", status="500") == 1
+    assert value(shown, "rocktop_http_requests_total", method="GET", route="none", status="404") == 1
+    assert value(shown, "rocktop_http_requests_total", method="other", status="405") == 1
+    assert value(shown, "rocktop_http_bytes_total", direction="out") > 0
+    assert value(shown, "rocktop_http_ongoing") == 0
+
+
+# one answer from many
+
+NODE = """\
+# HELP ray_rocktop_orders_total orders
+# TYPE ray_rocktop_orders_total counter
+ray_rocktop_orders_total{{Component="core",NodeAddress="{node}",Version="2",otel_scope_name="r",outcome="done"}} 7.5
+# HELP ray_rocktop_stage_seconds s
+# TYPE ray_rocktop_stage_seconds histogram
+ray_rocktop_stage_seconds_bucket{{NodeAddress="{node}",le="0.1",otel_scope_version="",stage="content"}} 1.0
+ray_rocktop_stage_seconds_bucket{{NodeAddress="{node}",le="+Inf",stage="content"}} 5.0
+ray_rocktop_stage_seconds_count{{NodeAddress="{node}",stage="content"}} 5.0
+ray_rocktop_stage_seconds_sum{{NodeAddress="{node}",stage="content"}} 2.75
+# TYPE ray_node_cpu gauge
+ray_node_cpu{{NodeAddress="{node}"}} 2.0
+# TYPE ray_serve_num_ongoing gauge
+ray_serve_num_ongoing{{deployment="Con\\"v\\\\er\\nter"}} NaN
+"""
+
+
+def test_nodes_are_joined_under_our_names_and_families_stay_whole():
+    text = merged([NODE.format(node="a"), NODE.format(node="b")])
+    families = parsed(text)
+    assert set(families) == {"rocktop_orders", "rocktop_stage_seconds", "ray_serve_num_ongoing"}
+    assert families["rocktop_orders"].type == "counter"
+    assert families["rocktop_stage_seconds"].type == "histogram"
+    assert sum(sample.value for sample in families["rocktop_orders"].samples) == 15
+    assert len(families["rocktop_stage_seconds"].samples) == 8
+    assert text.count("# TYPE") == 3
+    assert "otel" not in text and "Version" not in text
+    (ongoing,) = families["ray_serve_num_ongoing"].samples
+    assert ongoing.labels == {"deployment": 'Con"v\\er\nter'}
+
+
+def test_the_same_exporter_twice_counts_once():
+    once, twice = merged([NODE.format(node="a")]), merged([NODE.format(node="a")] * 2)
+    assert once == twice
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'rocktop_orders_total{outcome="do',
+        "rocktop_orders_total{outcome=done} 1",
+        "rocktop_orders_total many",
+        "rocktop_orders_total",
+        "# TYPE rocktop_orders_total",
+        "# TYPE rocktop_orders_total surprise",
+        "# TYPE rocktop_bad{name counter",
+        "# HELP rocktop_x a lone \\ and \\q",
+        "<html>",
+        "\x00\x01",
+    ],
+)
+def test_a_broken_line_does_not_spoil_the_rest(line):
+    text = merged([line + "\n" + NODE.format(node="a"), line])
+    assert value(text, "rocktop_orders_total") == 7.5
+
+
+@given(st.lists(st.text(alphabet='rocktp_ay# TYPEHL{}="\\,\n\r\u2028 0.1eNa', max_size=120), max_size=4))
+@settings(max_examples=150, deadline=None)
+def test_anything_gives_a_valid_answer(texts):
+    parsed(merged(["rocktop_" + text for text in texts] + texts))
+
+
+def test_merging_own_registry_leaves_out_times_of_birth():
+    recorder = ProcessRecorder(CollectorRegistry())
+    recorder.add("rocktop_orders_total", outcome="done")
+    text = merged([recorder.text()])
+    assert "_created" not in text and value(text, "rocktop_orders_total") == 1
+
+
+# asking the nodes
+
+
+class _Exporter(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked += 1
+        body = NODE.format(node=self.server.server_port).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def exporter():
+    server = HTTPServer(("127.0.0.1", 0), _Exporter)
+    server.asked = 0
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_nodes_that_are_gone_are_told_and_those_there_are_asked_once(exporter):
+    exporters = Exporters(lambda: [f"127.0.0.1:{exporter.server_port}", "127.0.0.1:1"] * 2)
+
+    async def ask_often():
+        return await asyncio.gather(*(exporters.texts() for _ in range(5)))
+
+    for answers in asyncio.run(ask_often()):
+        assert sorted(answer is None for answer in answers) == [False, True]
+    assert exporter.asked == 1
+
+
+def test_a_ray_that_does_not_answer_does_not_hold_the_route(monkeypatch):
+    monkeypatch.setattr("serve_apps.observe.scrape._SECONDS", 0.2)
+    stop = threading.Event()
+    exporters = Exporters(lambda: stop.wait(10) or [])
+    began = time.monotonic()
+    try:
+        assert asyncio.run(exporters.texts()) == [None]
+        assert time.monotonic() - began < 5
+    finally:
+        stop.set()
+
+
+# the cache, the disks, the route
+
+
+class Kept(NoRecorder):
+    def __init__(self):
+        self.values = {}
+
+    def add(self, name, by=1.0, **labels):
+        assert set(labels) == set(BY_NAME[name].labels)
+        self.values[name] = self.values.get(name, 0) + by
+
+    def set(self, name, value, **labels):
+        assert set(labels) == set(BY_NAME[name].labels)
+        self.values[(name, *labels.values())] = value
+
+
+def test_the_watch_tells_growth_once_and_free_space(tmp_path):
+    cache, kept = ContentCache(tmp_path / "cache", 1000), Kept()
+    watch = StorageWatch(kept, cache, {"store": str(tmp_path), "away": "s3://bucket/prefix", "gone": "/not/there"})
+    cache._count(hits=3, misses=1, fetched_bytes=10)
+    watch.look()
+    watch.look()
+    assert kept.values["rocktop_cache_hits_total"] == 3
+    assert kept.values["rocktop_cache_fetched_bytes_total"] == 10
+    assert kept.values[("rocktop_cache_limit_bytes",)] == 1000
+    assert kept.values[("rocktop_disk_free_bytes", "store")] > 0
+    assert ("rocktop_disk_free_bytes", "away") not in kept.values
+    with watch:
+        pass
+    assert not watch._thread.is_alive()
+
+
+def test_the_route_answers_outside_ray(tmp_path):
+    from serve_apps.observe.recorders import process_recorder
+    from serve_apps.observe.routes import router
+
+    config = ServeConfig(store=str(tmp_path), fetch=FetchConfig(cache=str(tmp_path / "cache")))
+    services = SimpleNamespace(config=config, cache=ContentCache(tmp_path / "cache", 1000))
+    app = FastAPI()
+    app.include_router(router(services))
+    process_recorder().add("rocktop_retries_total", stage="content")
+    with TestClient(app) as client:
+        answer = client.get("/metrics")
+    assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert value(answer.text, "rocktop_retries_total", stage="content") >= 1
+    assert value(answer.text, "rocktop_cache_limit_bytes") == 1000
