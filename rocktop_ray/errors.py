@@ -237,6 +237,12 @@ class JobCrashedError(RocktopError):
     code, stage, exit_code = "job_crashed", "jobs", 70
 
 
+class JobTimedOutError(RocktopError):
+    """A job was not done in the time that its client gave it."""
+
+    code, stage, http_status, exit_code = "job_timed_out", "jobs", 504, 75
+
+
 def storage_error(error: OSError, place: object, doing: str = "use", *, stage: str | None = None) -> StorageError:
     """What the operating system refused, as an error to raise: ``cannot {doing} {place}: why``."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
