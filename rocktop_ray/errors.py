@@ -231,6 +231,12 @@ class JobNotFoundError(RocktopError):
     code, stage, http_status, exit_code = "job_not_found", "jobs", 404, 66
 
 
+class JobStateError(RocktopError):
+    """A job is not in the state that this asks for: it has no result (yet), or still runs."""
+
+    code, stage, http_status, exit_code = "job_state", "jobs", 409, 75
+
+
 class JobCrashedError(RocktopError):
     """The process that worked on a job was killed again and again; it is not tried any more."""
 

@@ -10,11 +10,18 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from rocktop_ray.errors import JobCrashedError, JobNotFoundError, QueueFullError, RocktopError, SettingsError
+from rocktop_ray.errors import (
+    JobCrashedError,
+    JobNotFoundError,
+    JobStateError,
+    QueueFullError,
+    RocktopError,
+    SettingsError,
+)
 from rocktop_ray.store.storage import Storage
 from serve_apps.config import LimitsConfig
 from serve_apps.ids import uuid7
-from serve_apps.jobs.crew import MAX_STARTS, Crew
+from serve_apps.jobs.crew import MAX_STARTS, Crew, JobMeter
 from serve_apps.jobs.ledger import Ledger
 from serve_apps.jobs.protocol import FINAL, Job, JobProgress, Runner
 from serve_apps.jobs.records import Record, check_id, error_data
@@ -44,11 +51,12 @@ class JobBoard:
         patience: float = PATIENCE,
         sweep_seconds: float = 60.0,
         orphan_seconds: float = 6 * 3600.0,
+        meter: JobMeter | None = None,
     ) -> None:
         """``patience``: see PATIENCE; ``orphan_seconds``: age at which takes and results of no job are removed."""
         self.limits = limits
         self._ledger = Ledger(store)
-        self._crew = Crew(self._ledger, runners, limits.running_jobs, patience)
+        self._crew = Crew(self._ledger, runners, limits.running_jobs, patience, meter)
         self._keeper = Keeper(self._ledger, limits, orphan_seconds)
         self._sweep_seconds = sweep_seconds
         self._records: dict[str, Record] = {}
@@ -191,7 +199,7 @@ class JobBoard:
         """See ``protocol.Jobs``."""
         record = self._find(id)
         if record.job.status not in FINAL:
-            raise SettingsError("the job still waits or runs; cancel it first", stage="jobs")
+            raise JobStateError("the job still waits or runs; cancel it first", retryable=True)
         del self._records[id]
         await self._keeper.remove([record.job])
 

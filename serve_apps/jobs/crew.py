@@ -9,9 +9,9 @@ import traceback
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from rocktop_ray.errors import CancelledError, FetchError, RocktopError
+from rocktop_ray.errors import BusyError, CancelledError, RocktopError, StageLostError, StorageUnavailableError
 from serve_apps.jobs.fair_queue import FairQueue
 from serve_apps.jobs.ledger import Ledger
 from serve_apps.jobs.protocol import FINAL, Job, JobProgress, Runner, Status
@@ -20,13 +20,30 @@ from serve_apps.jobs.records import Record, error_data
 MAX_STARTS = 3
 """A job that was running this often when its process was killed is given up."""
 
+
+class JobMeter(Protocol):
+    """Who is told of jobs; ``observe.metrics.Metrics`` is one."""
+
+    def jobs(self, queued: int, running: int) -> None:
+        """How many jobs wait and run now."""
+
+    def job_began(self, kind: str, waited: float) -> None:
+        """A job that had waited ``waited`` seconds is worked on."""
+
+    def job_finished(self, kind: str, status: str) -> None:
+        """A job is final."""
+
+
 _log = logging.getLogger(__name__)
 
 
 class Crew:
     """Works on ``places`` jobs at once, in the order of a ``FairQueue``."""
 
-    def __init__(self, ledger: Ledger, runners: Mapping[str, Runner], places: int, patience: float) -> None:
+    def __init__(
+        self, ledger: Ledger, runners: Mapping[str, Runner], places: int, patience: float, meter: JobMeter | None
+    ) -> None:
+        self._meter = meter
         self._ledger, self._runners, self._places, self._patience = ledger, dict(runners), places, patience
         self._queue = FairQueue()
         self._waiting: dict[str, Record] = {}
@@ -81,6 +98,13 @@ class Crew:
         data = Record(ended, record.starts).to_bytes()
         record.change(**outcome, status=status, finished=ended.finished)
         self._ledger.save(ended.id, data)
+        if self._meter:
+            self._meter.job_finished(ended.kind, status)
+            self._count()
+
+    def _count(self) -> None:
+        if self._meter:
+            self._meter.jobs(len(self._waiting), len(self._running))
 
     def _pump(self) -> None:
         """Start what may run. A job at its last try runs alone, so that it takes no other down with it."""
@@ -94,12 +118,15 @@ class Crew:
             del self._waiting[id]
             record.starts += 1
             record.change(status="running", started=time.time())
+            if self._meter:
+                self._meter.job_began(record.job.kind, time.time() - record.job.created)
             self._running.add(record)
             record.task = asyncio.get_running_loop().create_task(self._work(record))
             record.task.add_done_callback(partial(self._stopped, record))
             moved = True
         if moved:
             self._wake_waiting()
+        self._count()
 
     def _wake_waiting(self) -> None:
         """Their positions have changed."""
@@ -144,13 +171,13 @@ class Crew:
             if record.job.status == "running":
                 record.change(progress=progress)
 
+        lost = 0
         while True:
             try:
                 return await self._runners[record.job.kind](record.job, tell)
-            except FetchError:
-                raise
-            except RocktopError as error:
-                if not error.retryable or time.monotonic() + pause > give_up:
+            except (BusyError, StorageUnavailableError, StageLostError) as error:
+                lost += isinstance(error, StageLostError)  # perhaps this very take kills them
+                if lost == MAX_STARTS or time.monotonic() + pause > give_up:
                     raise
                 _log.warning("job %s is tried again in %.1f s: %s", record.job.id, pause, error.code)
             await asyncio.sleep(pause)

@@ -116,7 +116,7 @@ class Jobs(Protocol):
         ...
 
     async def remove(self, id: str) -> None:
-        """Forget a final job with its files. Raises JobNotFoundError; SettingsError if it still waits or runs."""
+        """Forget a final job with its files. Raises JobNotFoundError; JobStateError if it still waits or runs."""
         ...
 
     async def purge(self, kind: str, group: str | None = None) -> int:
