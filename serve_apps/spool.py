@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -67,7 +67,7 @@ class Spool:
         for key in keys:
             self.store.delete(key)
 
-    def chunks(self, key: str, start: int, stop: int, size: int = 256 << 10) -> Iterator[bytes]:
+    def chunks(self, key: str, start: int, stop: int, size: int = 256 << 10) -> Generator[bytes, None, None]:
         """Bytes ``start`` to ``stop`` of an object, ``size`` at a time, read as they are asked for.
 
         Raises ObjectMissingError; ObjectChangedError if it is shorter than ``stop``; StorageError.
