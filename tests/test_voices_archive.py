@@ -81,7 +81,7 @@ def test_a_link_in_a_zip_is_only_text(tmp_path):
         ({"inner.zip": b""}, "another archive"),
         ({"a.pth": b"", "x/b.pth": b""}, r"2 voices, expected one: a\.pth, x/b\.pth"),
         ({f"{n}.pth": b"" for n in range(9)}, "9 voices.* and 4 more"),
-        ({"a.pth": b"", "added_1.index": b"", "added_2.index": b""}, r"2 indexes.*--index"),
+        ({"a.pth": b"", "added_1.index": b"", "added_2.index": b""}, r"2 indexes.*Give the right one"),
         ({"a.pth": bytes(100_000_000)}, "not plausible"),
     ],
 )

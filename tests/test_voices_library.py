@@ -91,7 +91,7 @@ def test_import_from_zip_and_folder(shelf, pth, index, tmp_path):
 
 def test_a_taken_name_is_kept_or_replaced(shelf, pth, index, tmp_path):
     shelf.import_(pth, index=index)
-    with pytest.raises(SettingsError, match="--replace"):
+    with pytest.raises(SettingsError, match="or replace it"):
         shelf.import_(pth)
     with pytest.raises(SettingsError, match="anna"):
         shelf.import_(pth, name="ANNA", replace_existing=True)  # the same folder on some file systems

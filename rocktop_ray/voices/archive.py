@@ -89,7 +89,7 @@ def _choose(names: list[str], where: str) -> tuple[str, str | None]:
     indexes = [name for name in names if name.lower().endswith(".index")]
     added = [name for name in indexes if "trained" not in _base(name).lower()]
     if len(added) > 1:
-        raise VoiceFormatError(f"{where} holds {len(added)} indexes: {_listed(added)}. Name the right one with --index")
+        raise VoiceFormatError(f"{where} holds {len(added)} indexes: {_listed(added)}. Give the right one as the index")
     return voices[0], added[0] if added else None
 
 

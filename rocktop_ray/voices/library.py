@@ -169,7 +169,7 @@ class VoiceLibrary:
         taken = {entry.name.casefold(): entry.name for entry in self.root.iterdir() if not entry.name.startswith(".")}
         other = taken.get(name.casefold())
         if other is not None and (other != name or not replace_existing):
-            raise SettingsError(f"the library has a voice {other!r} already: choose another --name, or --replace")
+            raise SettingsError(f"the library has a voice {other!r} already: choose another name, or replace it")
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

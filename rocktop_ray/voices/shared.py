@@ -166,7 +166,7 @@ class SharedLibrary:
         old = self._find(name)
         other = next((twin for twin in twins if twin != name), name if old else None)
         if other is not None and (other != name or not replace_existing):
-            raise SettingsError(f"the library has a voice {other!r} already: choose another --name, or --replace")
+            raise SettingsError(f"the library has a voice {other!r} already: choose another name, or replace it")
         return old
 
     def _upload(self, prepared: PreparedVoice) -> list[str]:
