@@ -118,7 +118,7 @@ class ConversionRequest(BaseModel):
 
     @classmethod
     def from_form(cls, fields: Iterable[tuple[str, str]]) -> ConversionRequest:
-        """Texts of a form, checked. An empty field counts as left out (except ``voice``). Raises FieldsError, AudioFormatError."""
+        """Texts of a form, checked; an empty one counts as left out (but not ``voice``). Raises as ``from_json``."""
         values: dict[str, str] = {}
         for name, text in fields:
             if name in ("take_url", "take_urls"):
