@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from stand_ins import LevelEncoder, LevelPitch, LevelVoice, converter, tone
 
 from rocktop_ray.chunks import FRAME, PAD, plan_chunks, quietest, split_sections
-from rocktop_ray.convert import Converter, blend_protected
+from rocktop_ray.conversion import blend_protected
+from rocktop_ray.convert import Converter
 from rocktop_ray.errors import AudioError, CancelledError, ModelMissingError, SettingsError, VoiceFormatError
 from rocktop_ray.noise import GivenNoise, SeededNoise
 from rocktop_ray.protocols import Array, ContentSpec

@@ -11,11 +11,13 @@ import pytest
 
 from rocktop_ray.audio.highpass import highpass
 from rocktop_ray.chunks import Section
-from rocktop_ray.convert import Conversion, Converted, Converter
+from rocktop_ray.conversion import Conversion
+from rocktop_ray.convert import Converted, Converter, joined
 from rocktop_ray.dynamics import mix_loudness
 from rocktop_ray.features.content.registry import build_content_encoder
 from rocktop_ray.features.pitch.registry import build_pitch_extractor
 from rocktop_ray.noise import GivenNoise
+from rocktop_ray.progress import Clock
 from rocktop_ray.settings import ConvertSettings
 from rocktop_ray.voices.open import open_voice
 
@@ -44,7 +46,8 @@ def run(case: str) -> tuple[Converted, dict[str, np.ndarray]]:
     silent = GivenNoise({"prior": np.zeros((1000, 192), np.float32), "source": np.zeros((480_000, 1), np.float32)})
     audio = golden["input_16k"]
     section = Section(audio, 0, 0, 0, 3 * len(audio), True)
-    return Conversion(parts, ConvertSettings(rms_mix=1, **CASES[case]), None, silent).section(section), golden
+    conversion = Conversion(parts, ConvertSettings(rms_mix=1, **CASES[case]), None, silent, Clock())
+    return joined(conversion.section(section)), golden
 
 
 def snr(ours: np.ndarray, theirs: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from threading import Barrier
+from threading import Barrier, Lock
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +67,8 @@ class TiledDecoder:
         self._post = (post.weight[0] / blocks).contiguous()
         self._post_bias = post.bias
         self._spare: deque[Workspace] = deque()
+        if (threads := torch.get_num_threads()) > 1:
+            _workers(threads)
 
     @torch.inference_mode()
     def wave(
@@ -92,12 +94,15 @@ class TiledDecoder:
             for tile in tiles:
                 render(tile)
         else:
-            list(_pool(threads, os.getpid()).map(render, tiles))
+            list(_workers(threads).map(render, tiles))
         return wave
 
     def _tile(self, latent: Tensor, bias: Tensor, source: Tensor | None, start: int, stop: int) -> Tensor:
         """Latent rows ``[frames, latent]`` -> wave of frames ``start .. stop``. Rows outside the whole count as 0."""
-        work = self._spare.pop() if self._spare else Workspace()
+        try:
+            work = self._spare.pop()
+        except IndexError:
+            work = Workspace()
         edge = self._post.shape[1] // 2
         spans = self._spans(start * self.hop - edge, stop * self.hop + edge)
         taps = len(self._pre)
@@ -263,6 +268,18 @@ def _silence(x: Tensor, low: int, total: int) -> Tensor:
     if low + len(x) > total:
         x[max(0, total - low) :].zero_()
     return x
+
+
+_MAKING = Lock()
+
+
+def _workers(threads: int) -> ThreadPoolExecutor:
+    """The workers of this process, made by the first thread that asks.
+
+    While they are made, threads that begin to compute would find a number of 1, so decoders make them before any wave.
+    """
+    with _MAKING:
+        return _pool(threads, os.getpid())
 
 
 @cache
