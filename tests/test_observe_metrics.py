@@ -27,7 +27,7 @@ from serve_apps.observe.meter import Meter
 from serve_apps.observe.metrics import Metrics
 from serve_apps.observe.recorders import NoRecorder, ProcessRecorder
 from serve_apps.observe.scrape import Exporters
-from serve_apps.observe.watch import StorageWatch
+from serve_apps.observe.watch import Watch
 
 DOCS = Path(__file__).parent.parent / "docs" / "observe.md"
 
@@ -174,16 +174,22 @@ def test_every_metric_of_the_table_can_be_told():
     metrics.stage("pitch", 1.0, 1.0)
     metrics.batch("pitch", 1.0, 50, [0.1])
     metrics.retried("order")
-    metrics.voice_loaded(0.4)
-    metrics.voice_evicted()
-    metrics.voices(2)
+    metrics.voice_opened(0.4)
     metrics.jobs(queued=3, running=1)
     metrics.job_began("convert", 0.2)
     metrics.job_finished("convert", "done")
     metrics.answered("GET", "/v1/jobs/{id}", 200, 0.1, 10, 20)
     metrics.ongoing(1)
     shown = set(parsed(merged([text()])))
-    elsewhere = {name for name in BY_NAME if name.startswith(("rocktop_cache", "rocktop_disk", "rocktop_exporters"))}
+    looked_up = (
+        "rocktop_cache",
+        "rocktop_disk",
+        "rocktop_exporters",
+        "rocktop_voices",
+        "rocktop_voice_l",
+        "rocktop_voice_e",
+    )
+    elsewhere = {name for name in BY_NAME if name.startswith(looked_up)} - {"rocktop_voice_load_seconds"}
     assert {name.removesuffix("_total") for name in set(BY_NAME) - elsewhere} == shown
 
 
@@ -348,19 +354,44 @@ class Kept(NoRecorder):
         self.values[(name, *labels.values())] = value
 
 
+class Voices:
+    """Stands for ``actors.voice_cache.VoiceCache``."""
+
+    def __init__(self):
+        self.now = SimpleNamespace(misses=4, evictions=1, loaded=3)
+
+    def stats(self):
+        return self.now
+
+
 def test_the_watch_tells_growth_once_and_free_space(tmp_path):
-    cache, kept = ContentCache(tmp_path / "cache", 1000), Kept()
-    watch = StorageWatch(kept, cache, {"store": str(tmp_path), "away": "s3://bucket/prefix", "gone": "/not/there"})
+    cache, voices, kept = ContentCache(tmp_path / "cache", 1000), Voices(), Kept()
+    places = {"store": str(tmp_path), "away": "s3://bucket/prefix", "gone": "/not/there"}
+    watch = Watch(kept, cache=cache, voices=voices, places=places)
     cache._count(hits=3, misses=1, fetched_bytes=10)
-    watch.look()
-    watch.look()
+    assert watch.look()
+    voices.now = SimpleNamespace(misses=6, evictions=1, loaded=2)
+    assert watch.look()
     assert kept.values["rocktop_cache_hits_total"] == 3
     assert kept.values["rocktop_cache_fetched_bytes_total"] == 10
+    assert kept.values["rocktop_voice_loads_total"] == 6
+    assert kept.values["rocktop_voice_evictions_total"] == 1
+    assert kept.values[("rocktop_voices_loaded",)] == 2
     assert kept.values[("rocktop_cache_limit_bytes",)] == 1000
     assert kept.values[("rocktop_disk_free_bytes", "store")] > 0
     assert ("rocktop_disk_free_bytes", "away") not in kept.values
-    with watch:
-        pass
+
+
+def test_the_watch_ends_when_asked_or_when_nothing_is_left_and_tells_what_happened_last(tmp_path, monkeypatch):
+    monkeypatch.setattr("serve_apps.observe.watch.SECONDS", 0.02)
+    kept, cache = Kept(), ContentCache(tmp_path / "cache", 1000)
+    with Watch(kept, cache=cache) as watch:
+        cache._count(hits=1)
+    assert kept.values["rocktop_cache_hits_total"] == 1
+    assert not watch._thread.is_alive()
+    watch = Watch(kept, cache=cache).start()
+    del cache
+    watch._thread.join(timeout=5)
     assert not watch._thread.is_alive()
 
 

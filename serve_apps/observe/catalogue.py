@@ -39,11 +39,19 @@ METRICS: tuple[Metric, ...] = (
         "rocktop_queue_wait_seconds", "histogram", "s", "time that an order waited for a place in a replica", (), WAITS
     ),
     Metric(
-        "rocktop_real_time_factor", "histogram", "s/s", "work per second of the take, of finished orders", (), FACTORS
+        "rocktop_real_time_factor",
+        "histogram",
+        "s/s",
+        "time in the stages per second of the take, of finished orders",
+        (),
+        FACTORS,
     ),
     Metric("rocktop_audio_seconds_total", "counter", "s", "length of the takes converted"),
     Metric(
-        "rocktop_work_seconds_total", "counter", "s", "work on the takes converted; over the audio: the mean factor"
+        "rocktop_work_seconds_total",
+        "counter",
+        "s",
+        "time in the stages of the takes converted; over the audio: the mean factor",
     ),
     Metric("rocktop_errors_total", "counter", "errors", "orders that failed, by error code", ("code", "stage")),
     Metric(

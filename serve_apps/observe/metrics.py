@@ -61,18 +61,9 @@ class Metrics:
 
     # voices
 
-    def voice_loaded(self, seconds: float) -> None:
-        """A replica opened a voice."""
-        self._to.add("rocktop_voice_loads_total")
+    def voice_opened(self, seconds: float) -> None:
+        """A replica opened a voice. How many it holds and lets go is looked up by ``watch``."""
         self._to.observe("rocktop_voice_load_seconds", seconds)
-
-    def voice_evicted(self) -> None:
-        """A replica let a voice go to keep its bound."""
-        self._to.add("rocktop_voice_evictions_total")
-
-    def voices(self, loaded: int) -> None:
-        """How many voices this replica holds now."""
-        self._to.set("rocktop_voices_loaded", loaded)
 
     # jobs
 

@@ -12,7 +12,7 @@ from serve_apps.observe.catalogue import BY_NAME
 from serve_apps.observe.exposition import MEDIA_TYPE, SHOWN, merged
 from serve_apps.observe.recorders import ProcessRecorder, process_recorder, recorder
 from serve_apps.observe.scrape import Exporters
-from serve_apps.observe.watch import StorageWatch
+from serve_apps.observe.watch import Watch
 from serve_apps.services import Services
 
 
@@ -22,7 +22,7 @@ def router(services: Services) -> APIRouter:
     @asynccontextmanager
     async def watching(_: FastAPI) -> AsyncGenerator[None, None]:
         places = {"store": services.config.store_place, "cache": str(services.config.cache_folder)}
-        with StorageWatch(recorder(), services.cache, places):
+        with Watch(recorder(), cache=services.cache, places=places):
             yield
 
     routes = APIRouter(lifespan=watching)
