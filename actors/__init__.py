@@ -1,1 +1,1 @@
-"""One stateful class per stage, thin: load the weights, call the library. Placed by Ray Serve, Data or Train."""
+"""One thin class per stage: place it (``ray.remote``, a Serve deployment, a process), load it, call the library."""

@@ -14,7 +14,8 @@ from rocktop_ray.features.pitch.registry import build_pitch_extractor
 from rocktop_ray.protocols import PitchExtractor
 from rocktop_ray.voices.open import Voice, open_voice
 
-_PREFERRED = ("rmvpe", "fcpe")
+PREFERRED_EXTRACTORS = ("rmvpe", "fcpe")
+"""The first of these that is installed is taken where nobody chose."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,11 @@ def build_engine(
 def _extractor(name: str | None, path: str | Path | None, device: str) -> PitchExtractor:
     if name is not None:
         return build_pitch_extractor(name, path=path, device=device)
-    for candidate in _PREFERRED:
+    for candidate in PREFERRED_EXTRACTORS:
         try:
             return build_pitch_extractor(candidate, device=device)
         except ModelMissingError:
             continue
     raise ModelMissingError(
-        f"no pitch extractor is installed: run 'rocktop models fetch {_PREFERRED[-1]}'", stage="pitch"
+        f"no pitch extractor is installed: run 'rocktop models fetch {PREFERRED_EXTRACTORS[-1]}'", stage="pitch"
     )

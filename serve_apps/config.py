@@ -32,6 +32,8 @@ class StageConfig(_Section):
     """Calls that a replica holds at once."""
     target_ongoing: Annotated[float, Field(gt=0)] = 2.0
     """Calls per replica that scaling aims at."""
+    surge_percent: Annotated[int, Field(ge=0, le=100)] = 0
+    """Replicas that an update may start, in percent, before it stops old ones. Above 0 there must be room for both."""
 
 
 class BatchConfig(_Section):

@@ -1,0 +1,60 @@
+"""Deployment ``Converter``: takes orders, carries them out. Fused, its own stages compute; split, those of others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from actors.content import ContentActor
+from actors.pitch import PitchActor
+from actors.turns import Turns
+from serve_apps.config import ServeConfig
+from serve_apps.conversions import LocalConversions
+from serve_apps.orders import Event, Order, VoiceRef
+from serve_apps.remote import RemoteStages
+from serve_apps.replicas import most_replicas, open_meter, open_voices, preload, prepare_process, voice_register
+from serve_apps.spool import Spool
+from serve_apps.stages import LocalStages, Role, StagedConverters, Stages
+
+
+class ConverterReplica:
+    """One replica of the deployment; ``config.converter.concurrency`` orders at once."""
+
+    def __init__(self, config: ServeConfig, stages: Mapping[Role, Any] | None = None) -> None:
+        """stages: handles of the stage deployments; None for fused placement."""
+        threads = prepare_process(config)
+        meter = open_meter()
+        self._register = voice_register(config.voices.max_loaded) if stages is None else None
+        if stages is None:
+            shelf, voices = open_voices(config)
+            content, pitch = ContentActor(config.device), PitchActor(config.device)
+            here = LocalStages(content, pitch, voices, Turns(threads), meter)
+            converters = StagedConverters(here)
+
+            def ready(ref: VoiceRef) -> None:
+                with converters.lease(ref, None):
+                    pass
+
+            preload(config, shelf, ready)
+        else:
+            several = {role for role in _BY_VOICE if most_replicas(getattr(config, role)) > 1}
+            elsewhere: Stages = RemoteStages(stages, by_voice=frozenset(several), meter=meter)
+            converters = StagedConverters(elsewhere)
+        spool = Spool.open(config.store_place)
+        self._conversions = LocalConversions(converters, spool, config.converter.concurrency, meter)
+
+    async def run(self, order: Order) -> AsyncGenerator[Event, None]:
+        """See ``orders.Conversions``."""
+        if self._register is not None:
+            await self._register(order.voice.id)
+        async for event in self._conversions.run(order):
+            yield event
+
+    async def check_health(self) -> None:
+        """Answers while the event loop runs; Serve replaces a replica that does not."""
+
+    def __del__(self) -> None:
+        self._conversions.close()
+
+
+_BY_VOICE: tuple[Role, ...] = ("acoustic", "vocoder")

@@ -1,0 +1,94 @@
+"""What the replicas that compute have in common: threads, logs, voices."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import ray
+from ray import serve
+
+from actors.threads import share, use_threads
+from actors.voice_cache import VoiceCache
+from rocktop_ray.engine import pick_device
+from rocktop_ray.errors import RocktopError
+from rocktop_ray.store.cache import ContentCache
+from rocktop_ray.voices.open import Voice
+from serve_apps.config import ServeConfig, StageConfig
+from serve_apps.gateway.intake import fetch_policy
+from serve_apps.observe.logs import configure_logging
+from serve_apps.observe.meter import Meter, NoMeter
+from serve_apps.orders import VoiceRef
+from serve_apps.voices import VoiceShelf
+
+_log = logging.getLogger(__name__)
+
+
+def most_replicas(stage: StageConfig) -> int:
+    """Replicas of a deployment, when scaling has made as many as it may."""
+    return max(stage.replicas, stage.max_replicas or 0)
+
+
+def computing_replicas(config: ServeConfig) -> int:
+    """Processes that compute, at most, in all of the deployment."""
+    if config.placement == "fused":
+        return most_replicas(config.converter)
+    return sum(map(most_replicas, (config.content, config.pitch, config.acoustic, config.vocoder)))
+
+
+def threads_here(config: ServeConfig) -> int:
+    """Torch threads of a replica: what is configured, or its share of the cores, replicas being spread over nodes."""
+    if config.threads is not None:
+        return config.threads
+    nodes = sum(1 for node in ray.nodes() if node["Alive"]) if ray.is_initialized() else 1
+    return share(-(-computing_replicas(config) // max(1, nodes)))
+
+
+def prepare_process(config: ServeConfig) -> int:
+    """Set up logs and threads of a replica's process; how many torch threads it has. Before anything is computed."""
+    configure_logging()
+    threads = threads_here(config)
+    use_threads(threads)
+    return threads
+
+
+def open_meter() -> Meter:
+    """Whom the replicas tell what they measure."""
+    return NoMeter()
+
+
+def open_voices(config: ServeConfig) -> tuple[VoiceShelf, VoiceCache[VoiceRef]]:
+    """The shelf and the loaded voices of a replica."""
+    shelf = VoiceShelf.open(config)
+    cache = ContentCache(config.cache_folder, config.fetch.cache_bytes)
+    policy, device = fetch_policy(config.fetch), pick_device(config.device)
+
+    def open_(ref: VoiceRef) -> Voice:
+        return shelf.open_voice(ref, device, cache, policy)
+
+    return shelf, VoiceCache(open_, config.voices.max_loaded)
+
+
+def preload(config: ServeConfig, shelf: VoiceShelf, ready: Callable[[VoiceRef], Any]) -> None:
+    """Make the configured voices ready. One that cannot be is told of in the log: requests will say the same."""
+    for name in config.voices.preload:
+        try:
+            ready(shelf.refer(name))
+        except RocktopError as error:
+            _log.warning("voice not preloaded", extra={"voice": name, "code": error.code, "reason": error.message})
+
+
+def voice_register(most: int) -> Callable[[str], Awaitable[str]]:
+    """To be awaited with the id of every voice that is used: tells Serve which of ``most`` this replica holds, so that
+    it is sent their calls.
+
+    Only ids go through Serve's own cache of models: it takes away what is in use, loads one at a time and on the event
+    loop. ``VoiceCache`` holds the voices themselves.
+    """
+
+    async def held(voice_id: str) -> str:
+        return voice_id
+
+    register: Callable[[str], Awaitable[str]] = serve.multiplexed(max_num_models_per_replica=most)(held)
+    return register
