@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from contextlib import aclosing
 
 from rocktop_ray.errors import JobNotFoundError
 from serve_apps.gateway.job_objects import JobObject
 from serve_apps.jobs.protocol import FINAL, Job
+from serve_apps.jobs.ticking import ticking
 
 HEARTBEAT = 10.0
 """Seconds of silence after which a comment is sent, so that proxies and clients know that the stream lives."""
@@ -21,29 +21,19 @@ async def events(
 
     A job that is removed meanwhile ends the stream without a final event.
     """
-    coming: asyncio.Task[Job] | None = None
     try:
         yield b"retry: 2000\n\n" + _event(first, show)
         if first.status in FINAL:
             return
-        while True:
-            coming = coming or asyncio.ensure_future(anext(changes))
-            await asyncio.wait([coming], timeout=heartbeat)
-            if not coming.done():
-                yield b": still here\n\n"
-                continue
-            job, coming = coming.result(), None
-            if job != first:
-                yield _event(job, show)
-            if job.status in FINAL:
-                return
-    except (JobNotFoundError, StopAsyncIteration):
+        async with aclosing(ticking(changes, heartbeat)) as ticks:
+            async for job in ticks:
+                if job is None:
+                    yield b": still here\n\n"
+                elif job != first:
+                    yield _event(job, show)
+    except JobNotFoundError:
         return
     finally:
-        if coming is not None:
-            coming.cancel()
-            with suppress(asyncio.CancelledError, JobNotFoundError, StopAsyncIteration):
-                await coming
         await changes.aclose()
 
 

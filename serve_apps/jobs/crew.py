@@ -177,7 +177,7 @@ class Crew:
                 return await self._runners[record.job.kind](record.job, tell)
             except (BusyError, StorageUnavailableError, StageLostError) as error:
                 lost += isinstance(error, StageLostError)  # perhaps this very take kills them
-                if lost == MAX_STARTS or time.monotonic() + pause > give_up:
+                if not error.retryable or lost == MAX_STARTS or time.monotonic() + pause > give_up:
                     raise
                 _log.warning("job %s is tried again in %.1f s: %s", record.job.id, pause, error.code)
             await asyncio.sleep(pause)

@@ -122,3 +122,7 @@ class Jobs(Protocol):
     async def purge(self, kind: str, group: str | None = None) -> int:
         """Cancel all that wait; how many."""
         ...
+
+    async def counts(self, kind: str | None = None, group: str | None = None) -> dict[str, int]:
+        """How many jobs there are of each status."""
+        ...
