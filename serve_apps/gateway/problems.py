@@ -6,7 +6,7 @@ import logging
 import math
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ DEFAULT_RETRY = {429: 2.0, 503: 5.0}
 """Seconds said in ``Retry-After`` where the error itself knows no better."""
 
 _UNEXPECTED = "something went wrong here; the operator finds it in the log under this request id"
-_TITLES = {499: "Client Closed Request"}
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content", 499: "Client Closed Request"}
+"""Names of RFC 9110 that older Pythons do not have, and one of custom."""
 _PATH = re.compile(r"(?:file://|(?<![\w:/.?=&%<-]))/(?!v[12]/)(?:[^\s/:;,'\"()<>]+/)+([^\s/:;,'\"()<>]*)")
 
 _REST = "[^\\s:;,'\"()]"
@@ -62,12 +63,20 @@ class Veil:
         for key, name in (names or {}).items():
             file = rf"\.?{re.escape(key.rsplit('/', 1)[-1])}{_REST}*"
             for place, _ in self._places:
-                message = re.sub(rf"{re.escape(place)}/(?:{_REST}*/)?{file}", lambda _, name=name: name, message)
-            message = re.sub(rf"{_REST}*{file}", lambda _, name=name: name, message)
+                message = re.sub(rf"{re.escape(place)}/(?:{_REST}*/)?{file}", _always(name), message)
+            message = re.sub(rf"{_REST}*{file}", _always(name), message)
         for place, word in self._places:
             inside = rf"(?:the (?:voice )?library )?{re.escape(place)}(?:/{_REST}*?([^\s/:;,'\"()]*))?(?=[\s:;,'\")]|$)"
-            message = re.sub(inside, lambda found, word=word: word + (f" ({found[1]})" if found[1] else ""), message)
+            message = re.sub(inside, _inside(word), message)
         return _PATH.sub(r"\1", message)
+
+
+def _always(text: str) -> Callable[[re.Match[str]], str]:
+    return lambda _: text
+
+
+def _inside(word: str) -> Callable[[re.Match[str]], str]:
+    return lambda found: f"{word} ({found[1]})" if found[1] else word
 
 
 def problem(error: RocktopError, request_id: str | None, detail: str | None = None) -> dict[str, Any]:

@@ -1,0 +1,225 @@
+"""/v1/voices: list, show, import and remove voices."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from rocktop_ray.errors import RocktopError, VoiceFormatError, storage_errors
+from rocktop_ray.store.guarded_fetch import check_url
+from rocktop_ray.store.sniff import Kind
+from rocktop_ray.store.sources import UrlSource
+from rocktop_ray.voices.info import VoiceInfo
+from serve_apps.gateway import openapi
+from serve_apps.gateway.intake import fetch_policy, in_thread, read_body, read_form
+from serve_apps.gateway.refusals import ForbiddenError, MediaTypeError
+from serve_apps.labels import url_label
+from serve_apps.requests import FieldsError, field_problems, parse_object
+from serve_apps.services import Services
+
+_MAX_JSON = 1 << 20
+_HINTS = {
+    "choose another name, or replace it": "choose another name, or send replace=true",
+    "Name the right one with --index": "Send the right one as 'index'",
+}
+
+
+class VoiceFacts(BaseModel):
+    """Facts of a voice."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    family: str = Field(description="`rvc` or `singer`.")
+    sample_rate: int
+    uses_f0: bool
+    content_name: str = Field(description="The content encoder that it needs.")
+    speakers: int
+    index_vectors: int = Field(description="Units in its retrieval index; 0 = it has none.")
+    median_f0: float | None = Field(description="Hz; null: `auto_key` is not possible.")
+    default_extractor: str | None
+    defaults: dict[str, Any] = Field(description="Settings that hold where a request does not say otherwise.")
+    licence: str
+
+
+class VoiceList(BaseModel):
+    """All voices."""
+
+    voices: list[VoiceFacts]
+    damaged: list[str] = Field(description="Names of voices that cannot be read.")
+
+
+class VoiceForm(BaseModel):
+    """What goes with an uploaded voice."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str | None = Field(None, max_length=256, description="Name in the library; left out: from the file's name.")
+    licence: str = Field("", max_length=2000, description="A note on what the voice may be used for.")
+    replace: bool = Field(False, description="Take the place of a voice of that name.")
+
+
+class VoiceAddresses(VoiceForm):
+    """Where a voice is fetched from."""
+
+    url: str = Field(min_length=1, max_length=65_536, description="A .pth, a .safetensors, or a zip with one.")
+    index_url: str | None = Field(None, min_length=1, max_length=65_536, description="Its retrieval index.")
+
+
+@dataclass(frozen=True)
+class _Brought:
+    """Files of a voice to be imported, and what the client said about them."""
+
+    form: VoiceForm
+    voice: Path
+    label: str
+    index: Path | None
+
+
+def router(services: Services) -> APIRouter:
+    """The routes. One voice is imported at a time: to check one needs memory."""
+    routes = APIRouter(tags=["voices"])
+    shelf, one_at_a_time = services.voices, asyncio.Semaphore(1)
+
+    @routes.get("/v1/voices", summary="List the voices", response_model=VoiceList, responses=openapi.errors())
+    async def list_voices() -> Response:
+        infos, damaged = await run_in_threadpool(lambda: (shelf.infos(), shelf.damaged()))
+        return JSONResponse({"voices": [facts(info) for info in infos], "damaged": damaged})
+
+    @routes.post("/v1/voices", status_code=201, response_model=VoiceFacts, **openapi.IMPORT)
+    async def import_voice(request: Request) -> Response:
+        _check_may_change(request, services)
+        async with AsyncExitStack() as stack:
+            brought = await stack.enter_async_context(_brought(request, services))
+            await stack.enter_async_context(one_at_a_time)
+            info = await run_in_threadpool(_import, services, brought)
+        place = {"Location": f"/v1/voices/{quote(info.name, safe='')}"}
+        return JSONResponse(facts(info), 201, headers=place)
+
+    @routes.get("/v1/voices/{name}", response_model=VoiceFacts, summary="Facts of one voice", **openapi.ONE_VOICE)
+    async def show_voice(name: str) -> Response:
+        return JSONResponse(facts(await run_in_threadpool(shelf.info, name)))
+
+    @routes.delete("/v1/voices/{name}", status_code=204, summary="Remove a voice", **openapi.REMOVE)
+    async def remove_voice(name: str, request: Request) -> Response:
+        _check_may_change(request, services)
+        await run_in_threadpool(shelf.remove, name)
+        return Response(status_code=204)
+
+    return routes
+
+
+def facts(info: VoiceInfo) -> dict[str, Any]:
+    """A voice as clients see it."""
+    return info.as_dict()
+
+
+def _check_may_change(request: Request, services: Services) -> None:
+    if not services.config.limits.import_voices:
+        raise ForbiddenError("this service does not let clients add or remove voices")
+    if not request.state.admin:
+        raise ForbiddenError("this API key may convert, but not add or remove voices")
+
+
+def _import(services: Services, brought: _Brought) -> VoiceInfo:
+    try:
+        return services.voices.import_(
+            brought.voice,
+            name=brought.form.name,
+            index=brought.index,
+            licence=brought.form.licence,
+            replace_existing=brought.form.replace,
+            label=brought.label,
+        )
+    except RocktopError as error:
+        for command, field in _HINTS.items():
+            error.message = error.message.replace(command, field)
+        raise
+
+
+@asynccontextmanager
+async def _brought(request: Request, services: Services) -> AsyncGenerator[_Brought, None]:
+    """The files, while the block runs. Raises FieldsError, BodyTooLargeError, FetchError, StorageError..."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    async with AsyncExitStack() as stack:
+        if kind == "multipart/form-data":
+            folder = Path(await stack.enter_async_context(in_thread(_temporary())))
+            yield await _uploaded(request, services, folder)
+        elif kind == "application/json" or kind.endswith("+json"):
+            form = _addresses(await read_body(request, _MAX_JSON), services)
+            voice = await stack.enter_async_context(_fetched(services, form.url, "voice"))
+            index = None
+            if form.index_url is not None:
+                index = await stack.enter_async_context(_fetched(services, form.index_url, "index"))
+            yield _Brought(form, voice, url_label(form.url, "voice"), index)
+        else:
+            raise MediaTypeError("send multipart/form-data with a file 'voice', or application/json with 'url'")
+
+
+async def _uploaded(request: Request, services: Services, folder: Path) -> _Brought:
+    labels: dict[str, str] = {}
+
+    @contextmanager
+    def open_file(part: str, label: str) -> Iterator[Path]:
+        if part in labels:
+            raise FieldsError.one(part, "given more than once")
+        labels[part] = label
+        yield folder / part
+        if (folder / part).stat().st_size == 0:
+            raise VoiceFormatError(f"{label} is empty (0 bytes)", stage="input")
+
+    limit = services.config.limits.voice_bytes
+    fields = await read_form(request, ("voice", "index"), open_file, most_bytes=limit, most_files=2)
+    names = [name for name, _ in fields]
+    if double := sorted({name for name in names if names.count(name) > 1}):
+        raise FieldsError.one(double[0][:64], "given more than once")
+    try:
+        form = VoiceForm.model_validate_strings({name: text for name, text in fields if text})
+    except ValidationError as error:
+        raise FieldsError(field_problems(error, (*VoiceForm.model_fields, "voice", "index"))) from error
+    if "voice" not in labels:
+        raise FieldsError.one("voice", "missing: send the voice's file as a part of that name")
+    return _Brought(form, folder / "voice", labels["voice"], folder / "index" if "index" in labels else None)
+
+
+def _addresses(data: bytes, services: Services) -> VoiceAddresses:
+    try:
+        form = VoiceAddresses.model_validate(parse_object(data))
+    except ValidationError as error:
+        raise FieldsError(field_problems(error, tuple(VoiceAddresses.model_fields))) from error
+    policy = fetch_policy(services.config.fetch)
+    for url in filter(None, (form.url, form.index_url)):
+        check_url(url, policy)
+    return form
+
+
+def _fetched(services: Services, url: str, kind: Kind) -> Any:
+    policy = fetch_policy(services.config.fetch)
+    policy = replace(policy, max_bytes=min(policy.max_bytes, services.config.limits.voice_bytes))
+
+    @asynccontextmanager
+    async def bring() -> AsyncGenerator[Path, None]:
+        async with in_thread(services.cache.get(UrlSource(url, policy, kind))) as entry:
+            yield entry.path
+
+    return bring()
+
+
+@contextmanager
+def _temporary() -> Iterator[str]:
+    with storage_errors("the temporary folder"):
+        folder: AbstractContextManager[str] = tempfile.TemporaryDirectory(prefix="rocktop-")
+    with folder as name:
+        yield name

@@ -1,0 +1,107 @@
+"""The whole gateway over real HTTP, on a free loopback port: conversions with very small networks, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import httpx
+import uvicorn
+
+from actors.content import ContentActor
+from actors.pitch import PitchActor
+from actors.turns import Turns
+from actors.voice_cache import VoiceCache
+from rocktop_ray.store.cache import ContentCache
+from rocktop_ray.store.sources import UrlSource
+from serve_apps.config import ServeConfig
+from serve_apps.conversions import LocalConversions
+from serve_apps.gateway.app import build_api
+from serve_apps.gateway.intake import fetch_policy
+from serve_apps.jobs.board import JobBoard
+from serve_apps.jobs.convert_runner import ConvertRunner
+from serve_apps.orders import VoiceRef
+from serve_apps.services import Services
+from serve_apps.spool import Spool
+from serve_apps.stages import LocalStages, StagedConverters
+from serve_apps.voices import VoiceShelf
+
+
+@dataclass
+class Gateway:
+    url: str
+    services: Services
+    config: ServeConfig
+    logs: list[Any]
+
+    def client(self, **options: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=60, trust_env=False, **options)
+
+    def spooled(self) -> list[str]:
+        """What lies in the store besides jobs."""
+        return [found.key for found in self.services.spool.store.list() if not found.key.startswith("jobs/")]
+
+
+def local_services(config: ServeConfig, concurrency: int = 1) -> Services:
+    """Everything in this process. Its jobs are to be started in the loop that serves."""
+    shelf = VoiceShelf.open(config)
+    cache = ContentCache(config.cache_folder, config.fetch.cache_bytes)
+    policy = fetch_policy(config.fetch)
+    spool = Spool.open(config.store_place)
+    voices: VoiceCache[VoiceRef] = VoiceCache(lambda ref: shelf.open_voice(ref, "cpu", cache, policy), 4)
+    stages = LocalStages(ContentActor("cpu"), PitchActor("cpu"), voices, Turns(1))
+    conversions = LocalConversions(StagedConverters(stages), spool, concurrency)
+
+    @contextmanager
+    def fetch(url: str) -> Iterator[Path]:
+        with cache.get(UrlSource(url, policy, "audio")) as entry:
+            yield entry.path
+
+    board = JobBoard(spool.store, {"convert": ConvertRunner(conversions, spool, fetch)}, config.limits)
+    return Services(config, spool, conversions, board, shelf, cache)
+
+
+def small_config(folder: Path, **sections: Any) -> ServeConfig:
+    """Everything below ``folder``."""
+    defaults: dict[str, Any] = {
+        "store": str(folder / "store"),
+        "device": "cpu",
+        "voices": {"library": str(folder / "home" / "voices"), "preload": []},
+        "fetch": {"cache": str(folder / "cache"), **sections.pop("fetch", {})},
+    }
+    return ServeConfig.model_validate({**defaults, **sections})
+
+
+@contextmanager
+def serving_gateway(folder: Path, services: Services | None = None, **sections: Any) -> Iterator[Gateway]:
+    """A gateway whose home (``small_home``) is ``folder/home``. ``sections``: of the configuration."""
+    with patch.dict("os.environ", {"ROCKTOP_HOME": str(folder / "home")}):
+        config = services.config if services else small_config(folder, **sections)
+        services = services or local_services(config)
+        server = uvicorn.Server(uvicorn.Config(build_api(services), port=0, log_config=None, access_log=False))
+        thread = threading.Thread(target=lambda: asyncio.run(_serve(server, services)), daemon=True)
+        thread.start()
+        while not server.started:
+            if not thread.is_alive():
+                raise RuntimeError("the gateway did not start")
+            threading.Event().wait(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        try:
+            yield Gateway(f"http://127.0.0.1:{port}", services, config, [])
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+async def _serve(server: uvicorn.Server, services: Services) -> None:
+    await services.jobs.start()
+    try:
+        await server.serve()
+    finally:
+        await services.jobs.close(1)
