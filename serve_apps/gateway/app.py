@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Scope
 
 import rocktop_ray
 from rocktop_ray.errors import RocktopError
+from serve_apps import studio
 from serve_apps.gateway import convert_routes, docs_routes, info_routes, job_routes, openapi, problems, voice_routes
 from serve_apps.gateway.frame import Frame
 from serve_apps.gateway.guard import Guard
@@ -44,6 +45,7 @@ def build_api(services: Services) -> FastAPI:
         nano_routes.router(services),
         observe_routes.router(services),
         docs_routes.router(),
+        studio.router(),
     ):
         app.include_router(router)
     openapi.describe(app, config)
