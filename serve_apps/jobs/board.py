@@ -202,6 +202,7 @@ class JobBoard:
             raise JobStateError("the job still waits or runs; cancel it first", retryable=True)
         del self._records[id]
         await self._keeper.remove([record.job])
+        await self._settled([record])
 
     async def purge(self, kind: str, group: str | None = None) -> int:
         """See ``protocol.Jobs``."""
