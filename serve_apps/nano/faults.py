@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from rocktop_ray.errors import (
@@ -70,7 +71,8 @@ def explain(error: BaseException, phase: Phase, file: File | None = None) -> Fau
     if broken := _broken(error, phase):
         return broken
     if not isinstance(error, RocktopError):
-        where = "".join(f"{at.filename}:{at.lineno} {at.name}\n" for at in traceback.extract_tb(error.__traceback__))
+        steps = traceback.extract_tb(error.__traceback__)
+        where = "".join(f"{'/'.join(Path(at.filename).parts[-3:])}:{at.lineno} {at.name}\n" for at in steps)
         message = f"Unexpected error: {type(error).__name__}; the worker's log has more"
         return Fault("unknown", type(error).__name__, message, 500, trace=where)
     stage, said, status = _say(error, phase, file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ class Record:
     def as_dict(self) -> dict[str, Any]:
         """Plain data without a secret: addresses come without their queries."""
         request, facts = self.request, self.facts
-        source, voice = facts.get("source_format", {}), facts.get("voice", {})
+        source, voice, peak = facts.get("source_format", {}), facts.get("voice", {}), facts.get("peak_dbfs")
         return {
             "request_id": self.request_id,
             "tag": self.tag[:_LONGEST_TAG] if self.tag else None,
@@ -89,7 +90,7 @@ class Record:
                 "codec": "opus",
                 "bitrate": BITRATE,
                 "file_size_bytes": self.result_bytes,
-                "peak_dbfs": facts.get("peak_dbfs"),
+                "peak_dbfs": peak if peak is not None and math.isfinite(peak) else None,
             },
             "timing": {
                 **{f"{name}_seconds": round(self.timings.get(name, 0.0), 4) for name in TIMINGS},

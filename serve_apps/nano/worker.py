@@ -15,7 +15,10 @@ from typing import Any
 
 from rocktop_ray.audio.formats import check_output
 from rocktop_ray.errors import CancelledError, FetchError, ModelMissingError, RocktopError, StorageError
+from rocktop_ray.features.pitch.registry import weights_of
 from rocktop_ray.store.cache import ContentCache
+from rocktop_ray.store.catalogue import lookup
+from rocktop_ray.store.fetch import location
 from rocktop_ray.store.guarded_fetch import FetchPolicy
 from rocktop_ray.store.sources import UrlSource
 from serve_apps.jobs.protocol import JobProgress
@@ -181,6 +184,7 @@ class NanoWorker:
         return entry.sha256
 
     async def _convert(self, request: NanoInput, voice: VoiceRef, work: _Work, tell: Tell) -> Conversion:
+        preferred = contract.F0_METHOD if await asyncio.to_thread(_installed, contract.F0_METHOD) else None
         order = Order(
             request_id=work.record.request_id,
             voice=voice,
@@ -188,12 +192,14 @@ class NanoWorker:
             output=check_output(contract.FORMAT, contract.RATE, contract.BITRATE),
             settings=request.settings(),
             target=work.target,
-            pitch=contract.F0_METHOD,
+            pitch=preferred or contract.FALLBACK_F0_METHOD,
             max_seconds=self._max_seconds,
         )
         try:
             report = await self._order(order, tell)
-        except ModelMissingError:  # only whoever computes knows what is installed there
+        except ModelMissingError:  # it may be here, but not where the work is done
+            if preferred is None:
+                raise
             report = await self._order(replace(order, pitch=contract.FALLBACK_F0_METHOD), tell)
         stages = report.facts.get("stages", {})
         work.record.timings |= {
@@ -206,6 +212,7 @@ class NanoWorker:
 
     async def _order(self, order: Order, tell: Tell) -> Report:
         total: float | None = None
+        report: Report | None = None
         async with aclosing(self._conversions.run(order)) as events:
             async for event in events:
                 if isinstance(event, Started):
@@ -214,8 +221,10 @@ class NanoWorker:
                 elif isinstance(event, Advanced):
                     tell(JobProgress(event.seconds_done, total, event.stage))
                 elif isinstance(event, Finished):
-                    return event.report
-        raise CancelledError("the conversion was broken off")
+                    report = event.report
+        if report is None:
+            raise RuntimeError("a conversion ended without a report")
+        return report
 
     def _upload(self, bucket: ResultBucket, done: Conversion, work: _Work) -> str:
         """The result's address."""
@@ -272,6 +281,12 @@ def with_audio(spool: Spool, outcome: Outcome) -> dict[str, Any]:
             body["audio_url"] = f"data:{contract.MEDIA_TYPE};base64,{data}"
         body[name] = value
     return body
+
+
+def _installed(extractor: str) -> bool:
+    """Whether the weights of a pitch extractor are on this machine."""
+    weights = weights_of(extractor)
+    return weights is None or location(lookup(weights)).is_file()
 
 
 def _passing(error: Exception, phase: Phase) -> bool:
