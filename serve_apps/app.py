@@ -9,6 +9,9 @@ from ray.serve import Application
 
 from serve_apps.config import ServeConfig, StageConfig
 from serve_apps.graph import ConverterReplica
+from serve_apps.ingress import GatewayReplica
+from serve_apps.jobs.deployment import STAGE as JOBS_STAGE
+from serve_apps.jobs.deployment import JobsReplica
 from serve_apps.replicas import most_replicas
 from serve_apps.stage_replicas import AcousticReplica, ContentReplica, PitchReplica, VocoderReplica
 
@@ -18,7 +21,9 @@ SHUTDOWN_SECONDS = 30.0
 
 def build_app(config: ServeConfig) -> Application:
     """Gateway, jobs and the stages that convert. ``config`` may also come as the ``args`` of a Serve config file."""
-    raise NotImplementedError
+    converter = build_converter(config)
+    jobs = placed(JobsReplica, "Jobs", JOBS_STAGE).bind(config, converter)
+    return placed(GatewayReplica, "Gateway", config.gateway).bind(config, converter, jobs)
 
 
 def build_converter(config: ServeConfig) -> Application:

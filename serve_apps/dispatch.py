@@ -6,12 +6,16 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from ray import serve
+
 from serve_apps.losses import CAUGHT, Losses, as_rocktop, is_lost
 from serve_apps.observe.meter import Meter, NoMeter
-from serve_apps.orders import Advanced, AudioBytes, Event, Order, Started
+from serve_apps.orders import Advanced, AudioBytes, Event, Finished, Order, Started
 
 MOST_LOSSES = 5
 """Replicas that one order may lose. Each of them may have died of something else."""
+
+_NOT_NEEDED = frozenset({"Gateway", "Jobs"})
 
 
 class ServeConversions:
@@ -33,18 +37,20 @@ class ServeConversions:
         told = _Told()
         while True:
             handle = self._handle.options(multiplexed_model_id=order.voice.id) if self._by_voice else self._handle
-            events = None
+            running = None
             told.begin_again()
             try:
-                events = handle.remote(order)
+                events = running = handle.remote(order)
                 async for event in events:
+                    if isinstance(event, Finished):
+                        running = None
                     fresh = told.fresh(event)
                     if fresh is not None:
                         yield fresh
-                events = None
+                running = None
                 return
             except CAUGHT as error:
-                events = None
+                running = None
                 if not is_lost(error):
                     raise as_rocktop(error, "the process that converts") from error
                 pause = losses.pause(error)
@@ -52,13 +58,24 @@ class ServeConversions:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
                     raise
-                events = None  # not the listener but the replica was stopped
+                running = None  # not the listener but the replica was stopped
                 pause = losses.pause(error)
             finally:
-                if events is not None:  # whoever listened has left
-                    events.cancel()
+                if running is not None:  # whoever listened has left
+                    running.cancel()
             self._meter.retried("order")
             await asyncio.sleep(pause)
+
+    async def ready(self) -> bool:
+        """Whether every deployment that an order needs has a replica that runs. Raises nothing."""
+        return await asyncio.to_thread(self._running)
+
+    def _running(self) -> bool:
+        application = serve.status().applications.get(self._handle.deployment_id.app_name)
+        if application is None:
+            return False
+        needed = [found for name, found in application.deployments.items() if name not in _NOT_NEEDED]
+        return all(found.replica_states.get("RUNNING", 0) > 0 for found in needed)
 
 
 class _Told:

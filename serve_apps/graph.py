@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from actors.content import ContentActor
 from actors.pitch import PitchActor
 from actors.turns import Turns
+from rocktop_ray.convert import Converter
 from serve_apps.config import ServeConfig
 from serve_apps.conversions import LocalConversions
 from serve_apps.orders import Event, Order, VoiceRef
@@ -39,7 +42,9 @@ class ConverterReplica:
         else:
             several = {role for role in _BY_VOICE if most_replicas(getattr(config, role)) > 1}
             elsewhere: Stages = RemoteStages(stages, by_voice=frozenset(several), meter=meter)
-            converters = StagedConverters(elsewhere)
+            # Each order asks for pitch and content units side by side, on two threads.
+            ahead = ThreadPoolExecutor(2 * config.converter.concurrency, "ahead")
+            converters = StagedConverters(elsewhere, partial(Converter, executor=ahead))
         spool = Spool.open(config.store_place)
         self._conversions = LocalConversions(converters, spool, config.converter.concurrency, meter)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,7 +19,10 @@ from rocktop_ray.voices.open import Voice
 from serve_apps.config import ServeConfig, StageConfig
 from serve_apps.gateway.intake import fetch_policy
 from serve_apps.observe.logs import configure_logging
-from serve_apps.observe.meter import Meter, NoMeter
+from serve_apps.observe.meter import Meter
+from serve_apps.observe.metrics import Metrics
+from serve_apps.observe.recorders import recorder
+from serve_apps.observe.watch import Watch
 from serve_apps.orders import VoiceRef
 from serve_apps.voices import VoiceShelf
 
@@ -55,7 +59,7 @@ def prepare_process(config: ServeConfig) -> int:
 
 def open_meter() -> Meter:
     """Whom the replicas tell what they measure."""
-    return NoMeter()
+    return Metrics()
 
 
 def open_voices(config: ServeConfig) -> tuple[VoiceShelf, VoiceCache[VoiceRef]]:
@@ -63,11 +67,17 @@ def open_voices(config: ServeConfig) -> tuple[VoiceShelf, VoiceCache[VoiceRef]]:
     shelf = VoiceShelf.open(config)
     cache = ContentCache(config.cache_folder, config.fetch.cache_bytes)
     policy, device = fetch_policy(config.fetch), pick_device(config.device)
+    told = Metrics()
 
     def open_(ref: VoiceRef) -> Voice:
-        return shelf.open_voice(ref, device, cache, policy)
+        began = time.perf_counter()
+        voice = shelf.open_voice(ref, device, cache, policy)
+        told.voice_opened(time.perf_counter() - began)
+        return voice
 
-    return shelf, VoiceCache(open_, config.voices.max_loaded)
+    voices = VoiceCache(open_, config.voices.max_loaded)
+    Watch(recorder(), cache=cache, voices=voices).start()
+    return shelf, voices
 
 
 def preload(config: ServeConfig, shelf: VoiceShelf, ready: Callable[[VoiceRef], Any]) -> None:

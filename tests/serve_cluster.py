@@ -38,7 +38,9 @@ def small_home(home: Path, voices: tuple[str, ...] = ("anna", "berta")) -> Path:
     generator = torch.Generator().manual_seed(1)
     state["final_proj.weight"] = torch.randn(256, config["hidden_size"], generator=generator) * 0.2
     state["final_proj.bias"] = torch.zeros(256)
-    layers = str([(dim, k, s) for dim, k, s in zip(config["conv_dim"], [10, 3, 3, 3, 3, 2, 2], [5, *[2] * 6])])
+    layers = str(
+        [(dim, k, s) for dim, k, s in zip(config["conv_dim"], [10, 3, 3, 3, 3, 2, 2], [5, *[2] * 6], strict=True)]
+    )
     save_fairseq(home / "models" / "hubert_base.pt", state, 4, conv_pos_groups=4, conv_feature_layers=layers)
     library = VoiceLibrary(home / "voices")
     sources = home / "sources"

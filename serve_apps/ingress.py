@@ -1,0 +1,44 @@
+"""Deployment ``Gateway``: the HTTP application, in front of the converter and the jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+
+from rocktop_ray.store.cache import ContentCache
+from serve_apps.config import ServeConfig
+from serve_apps.dispatch import ServeConversions
+from serve_apps.gateway.app import build_api
+from serve_apps.jobs.remote import RemoteJobs
+from serve_apps.observe.logs import configure_logging
+from serve_apps.replicas import most_replicas, open_meter
+from serve_apps.services import Services
+from serve_apps.spool import Spool
+from serve_apps.voices import VoiceShelf
+
+
+@serve.ingress()
+class GatewayReplica:
+    """One replica of the deployment."""
+
+    def __init__(self, config: ServeConfig, converter: Any, jobs: Any) -> None:
+        """converter, jobs: handles of those deployments."""
+        configure_logging()
+        several = config.placement == "fused" and most_replicas(config.converter) > 1
+        self._services = Services(
+            config=config,
+            spool=Spool.open(config.store_place),
+            conversions=ServeConversions(converter, by_voice=several, meter=open_meter()),
+            jobs=RemoteJobs(jobs),
+            voices=VoiceShelf.open(config),
+            cache=ContentCache(config.cache_folder, config.fetch.cache_bytes),
+        )
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """What answers; Serve asks for it once."""
+        return build_api(self._services)
+
+    async def check_health(self) -> None:
+        """Answers while the event loop runs; Serve replaces a replica that does not."""
