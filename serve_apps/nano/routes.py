@@ -13,9 +13,9 @@ from rocktop_ray.errors import JobNotFoundError, RocktopError
 from serve_apps.gateway.intake import fetch_policy, read_body
 from serve_apps.ids import uuid7
 from serve_apps.jobs.protocol import FINAL, Job
-from serve_apps.nano import runpod, torchserve
+from serve_apps.nano import states, torchserve
 from serve_apps.nano.runner import told
-from serve_apps.nano.runpod import KIND, JobRequest
+from serve_apps.nano.states import KIND, JobRequest
 from serve_apps.nano.uuid7 import RequestIds
 from serve_apps.nano.webhook import Webhooks
 from serve_apps.requests import parse_object
@@ -98,7 +98,7 @@ def _runpod(services: Services) -> APIRouter:
         job = await jobs.get(id)
         if job.kind != KIND or job.group != known(endpoint) or _owner(request) not in (None, job.owner):
             raise JobNotFoundError("there is no such job; finished ones are removed after a while")
-        if job.status == "queued" and runpod.expired(job, time.time()):
+        if job.status == "queued" and states.expired(job, time.time()):
             job = await jobs.cancel(id)
         return job
 
@@ -123,14 +123,14 @@ def _runpod(services: Services) -> APIRouter:
     async def stream(endpoint: Endpoint, id: JobId, request: Request) -> JSONResponse:
         job = await find(endpoint, id, request)
         chunks = [{"output": _progress(job)}] if job.status == "running" else []
-        return JSONResponse({**runpod.state(job), "stream": chunks})
+        return JSONResponse({**states.state(job), "stream": chunks})
 
     @routes.post("/cancel/{id}", summary="Stop a job")
     async def cancel(endpoint: Endpoint, id: JobId, request: Request) -> JSONResponse:
         job = await find(endpoint, id, request)
         if job.status not in FINAL:
             job = await jobs.cancel(id)
-        return JSONResponse({"id": job.id, "status": runpod.word(job)})
+        return JSONResponse({"id": job.id, "status": states.word(job)})
 
     @routes.get("/health", summary="Counts of jobs and workers")
     async def health(endpoint: Endpoint, request: Request) -> JSONResponse:

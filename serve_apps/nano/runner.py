@@ -13,7 +13,7 @@ from rocktop_ray.store.cache import ContentCache
 from serve_apps.config import ServeConfig
 from serve_apps.gateway.intake import fetch_policy
 from serve_apps.jobs.protocol import FINAL, Job, JobProgress, Jobs
-from serve_apps.nano import runpod
+from serve_apps.nano import states
 from serve_apps.nano.bucket import ResultBucket
 from serve_apps.nano.webhook import Webhooks
 from serve_apps.nano.worker import NanoWorker, Outcome, with_audio
@@ -95,6 +95,6 @@ class NanoRunner:
 async def told(job: Job, spool: Spool) -> dict[str, Any]:
     """The state of a job as RunPod tells it, with the reply and its audio where there are."""
     if job.status != "done" or job.result is None:
-        return runpod.state(job)
+        return states.state(job)
     outcome = Outcome(job.result["reply"], job.result["audio"])
-    return runpod.state(job, await asyncio.to_thread(with_audio, spool, outcome))
+    return states.state(job, await asyncio.to_thread(with_audio, spool, outcome))
