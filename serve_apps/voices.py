@@ -33,6 +33,9 @@ from serve_apps.config import ServeConfig
 from serve_apps.labels import clean_label, hiding, labelled, url_label
 from serve_apps.orders import VoiceRef
 
+_SILENCE = 10.0
+"""Seconds of silence of the store, at most, for each of two tries."""
+
 Library = VoiceLibrary | SharedLibrary
 Found = Literal["hit", "miss"]
 OnStep = Callable[[str], None]
@@ -76,10 +79,12 @@ class VoiceShelf:
         if place is None:
             own = VoiceLibrary()
             return cls(own, str(own.root))
-        store = open_storage(place, StorageSettings.from_environment())
+        settings = StorageSettings.from_environment()
+        patience = min(settings.read_seconds, _SILENCE)  # requests wait for manifests
+        store = open_storage(place, replace(settings, read_seconds=patience, attempts=min(settings.attempts, 2)))
         if isinstance(store, LocalStorage):
             return cls(VoiceLibrary(store.root), str(store.root))
-        return cls(SharedLibrary(store, ContentCache(config.cache_folder, config.fetch.cache_bytes)), store.url)
+        return cls(SharedLibrary(store), store.url)
 
     def names(self) -> list[str]:
         """The bundle, then the library's voices in order."""
@@ -178,7 +183,7 @@ class VoiceShelf:
                 raise voice_changed(ref.name)
             if ref.name == BUNDLE:
                 return open_files(*_bundle_files(), info=info, device=device)
-            with self._library.files(info) as (voice, index):
+            with self._files(info, cache) as (voice, index):
                 return open_files(voice, index, info=info, device=device)
 
     def _bundle(self) -> VoiceInfo:
@@ -188,6 +193,11 @@ class VoiceShelf:
             raise VoiceNotFoundError("this installation has no bundled voice")
         with self._bundle_guard:
             return _bundle_info(voice, index, *(path.stat().st_mtime_ns if path else 0 for path in (voice, index)))
+
+    def _files(self, info: VoiceInfo, cache: ContentCache) -> AbstractContextManager[tuple[Path, Path | None]]:
+        if isinstance(self._library, SharedLibrary):
+            return self._library.files(info, cache)
+        return self._library.files(info)
 
     def _hiding(self, cache: ContentCache | None = None) -> AbstractContextManager[None]:
         folders = {str(cache.root): "the cache"} if cache is not None else {}

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from rocktop_ray.errors import (
     IndexFormatError,
     RocktopError,
     SettingsError,
+    StorageTimeoutError,
     StorageUnavailableError,
     UnsafeFileError,
     UrlContentError,
@@ -317,7 +319,7 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def test_two_processes_import_and_remove_at_once(s3_place, tmp_path):
+def test_two_processes_import_and_remove_at_once(s3_place, tmp_path, cache):
     """Whoever reads meanwhile gets a voice with its own index, or is told that it changed."""
     works = [
         child(
@@ -329,12 +331,12 @@ def test_two_processes_import_and_remove_at_once(s3_place, tmp_path):
         )
         for seed, who in enumerate(("a", "b"))
     ]
-    reader = SharedLibrary(store_at(s3_place), ContentCache(tmp_path / "cache", 1 << 30), fresh_seconds=0)
+    reader = SharedLibrary(store_at(s3_place), fresh_seconds=0)
     seen = set()
     while any(work.poll() is None for work in works):
         try:
             info = reader.info("same")
-            with reader.files(info) as (voice, index):
+            with reader.files(info, cache) as (voice, index):
                 assert voice.stat().st_size == info.size and index is not None
                 seen.add((info.licence.split()[0], info.source_sha256, info.index_sha256))
             assert not reader.damaged()
@@ -349,7 +351,7 @@ def test_two_processes_import_and_remove_at_once(s3_place, tmp_path):
     infos = reader.infos()
     assert {info.name for info in infos} - {"same"} == set(own) and not reader.damaged()
     for info in infos:
-        with reader.files(info):
+        with reader.files(info, cache):
             pass
 
 
@@ -368,7 +370,7 @@ Stopping(open_storage(place, StorageSettings.from_environment())).import_(voice,
 
 
 def test_a_killed_import_is_not_seen_and_swept(s3_place, pth, tmp_path, monkeypatch, cache):
-    library = SharedLibrary(store_at(s3_place), cache)
+    library = SharedLibrary(store_at(s3_place))
     first = library.import_(pth, name="anna")
     work = child(_STOPPING, s3_place, voice_file(tmp_path / "b", 1))
     assert work.stdout is not None and work.stdout.readline() == "there\n"
@@ -381,7 +383,7 @@ def test_a_killed_import_is_not_seen_and_swept(s3_place, pth, tmp_path, monkeypa
     monkeypatch.setattr(shared_module, "_ABANDONED", -60.0)
     library.remove("berta")
     assert len(keys(s3_place)) == 2
-    with library.files(first):
+    with library.files(first, cache):
         pass
 
 
@@ -434,17 +436,30 @@ def test_a_store_that_is_down(tmp_path, monkeypatch, pth, cache):
         assert caught.value.retryable and "secret-bucket" not in str(caught.value), str(caught.value)
 
 
+def test_a_store_that_is_silent(tmp_path, monkeypatch):
+    monkeypatch.setattr("serve_apps.voices._SILENCE", 0.2)
+    monkeypatch.setenv("S3_ACCESS_KEY", "AKID")
+    monkeypatch.setenv("S3_SECRET_KEY", "hush")
+    with serving({"*": lambda link, request: time.sleep(5)}) as silent:
+        monkeypatch.setenv("S3_ENDPOINT_URL", silent.url(""))
+        shelf = shelf_at("s3://secret-bucket/inner", tmp_path)
+        began = time.monotonic()
+        with pytest.raises(StorageTimeoutError) as caught:
+            shelf.refer("anna")
+        assert time.monotonic() - began < 4 and caught.value.retryable and "secret" not in str(caught.value)
+
+
 def test_objects_that_were_tampered_with(s3_place, pth, index, cache):
     store = store_at(s3_place)
-    library = SharedLibrary(store, cache, fresh_seconds=0)
+    library = SharedLibrary(store, fresh_seconds=0)
     info = library.import_(pth, name="anna", index=index)
     voice_key = next(key for key in keys(s3_place) if key.endswith(".safetensors"))
     data = store.read(voice_key)
     store.write(voice_key, data[::-1])
-    with pytest.raises(VoiceFormatError, match="damaged"), library.files(info):
+    with pytest.raises(VoiceFormatError, match="damaged"), library.files(info, cache):
         pass
     store.delete(voice_key)
-    with pytest.raises(VoiceFormatError, match="damaged"), library.files(info):
+    with pytest.raises(VoiceFormatError, match="damaged"), library.files(info, cache):
         pass
     for text in (b"{", b"[]", b'{"manifest": 9}', json.dumps({"manifest": 1, **info.as_dict()}).encode()):
         store.write("manifests/anna.json", text)
@@ -469,17 +484,17 @@ def test_what_is_asked_of_the_store(s3_place, pth, index, cache, monkeypatch):
         monkeypatch.setattr(
             type(store), name, lambda self, *a, _m=method, _n=name, **k: (asked.append(_n), _m(self, *a, **k))[1]
         )
-    reader = SharedLibrary(store, cache, fresh_seconds=60)
+    reader = SharedLibrary(store, fresh_seconds=60)
     assert len(reader.infos()) == len(reader.infos()) == len(reader.names()) == 2 and reader.damaged() == []
     assert sorted(asked) == ["list", "read", "read"]
     asked.clear()
     info = reader.info("anna")
     assert asked == ["stat"]
-    with reader.files(info):
+    with reader.files(info, cache):
         pass
     assert asked.count("open_read") == 2
     asked.clear()
-    with reader.files(info):
+    with reader.files(info, cache):
         pass
     assert asked == ["stat"] * 3 and cache.stats().hits == 2
 

@@ -95,10 +95,10 @@ def drop(library: SharedLibrary) -> str:
 
 def whole(store: LocalStorage, cache: ContentCache) -> str:
     """Whose voice is there, after a check that it is all there; empty if none."""
-    library = SharedLibrary(store, cache)
+    library = SharedLibrary(store)
     assert not library.damaged()
     for info in library.infos():
-        with library.files(info) as (voice, index):
+        with library.files(info, cache) as (voice, index):
             assert index is not None
             who = voice.read_text()[: voice.stat().st_size // 5]
             assert index.read_text() == who * 7
@@ -109,7 +109,7 @@ def whole(store: LocalStorage, cache: ContentCache) -> str:
 def check_swept(store: LocalStorage, cache: ContentCache, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever happened before, the next change leaves only what is needed."""
     before = whole(store, cache)
-    library = SharedLibrary(store, cache)
+    library = SharedLibrary(store)
     with monkeypatch.context() as patch:
         patch.setattr(shared_module, "_ABANDONED", -60.0)
         library.import_("z", name="zoe")

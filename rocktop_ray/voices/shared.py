@@ -1,4 +1,4 @@
-"""A voice library in an object store, shared by the nodes of a cluster. The same interface as ``VoiceLibrary``.
+"""A voice library in an object store, shared by the nodes of a cluster. Used as ``VoiceLibrary`` is.
 
 ``manifests/<name>.json`` is ``VoiceInfo`` and the keys of the voice's files, which lie under
 ``files/<name>/<token>/`` with a token of their own for every import. The manifest is written last, on condition that it
@@ -61,9 +61,8 @@ class _Stored:
 class SharedLibrary:
     """The voices in a store. Lists are remembered for ``fresh_seconds``, manifests until their ETag changes."""
 
-    def __init__(self, store: Storage, cache: ContentCache | None = None, *, fresh_seconds: float = 1.0) -> None:
-        """cache: where ``files`` keeps what it brings to this node."""
-        self._store, self._cache, self._fresh = store, cache, fresh_seconds
+    def __init__(self, store: Storage, *, fresh_seconds: float = 1.0) -> None:
+        self._store, self._fresh = store, fresh_seconds
         self._guard = threading.Lock()
         self._seen: dict[str, _Stored] = {}
         self._list: tuple[float, dict[str, str]] | None = None
@@ -131,14 +130,13 @@ class SharedLibrary:
         self._sweep()
 
     @contextmanager
-    def files(self, info: VoiceInfo) -> Iterator[tuple[Path, Path | None]]:
-        """Voice and index file of the voice as ``info`` describes it, on this node, to be read in the block.
+    def files(self, info: VoiceInfo, cache: ContentCache) -> Iterator[tuple[Path, Path | None]]:
+        """Voice and index file of the voice as ``info`` describes it, brought into this node's cache, to be read in the
+        block.
 
         Raises VoiceChangedError if the library has another by now, VoiceFormatError if its files are not those that
-        were imported, StorageError; SettingsError if there is no cache.
+        were imported, StorageError.
         """
-        if self._cache is None:
-            raise SettingsError("to read voices of a store, a cache is needed", stage="store")
         stored = self._find(info.name)
         if stored is None or stored.info != info:
             raise voice_changed(info.name)
@@ -149,7 +147,7 @@ class SharedLibrary:
                 if not key:
                     continue
                 try:
-                    entry = held.enter_context(self._cache.get(ObjectSource(self._store, key)))
+                    entry = held.enter_context(cache.get(ObjectSource(self._store, key)))
                 except (ObjectMissingError, ObjectChangedError) as error:
                     if self._find(info.name) != stored:
                         raise voice_changed(info.name) from error
