@@ -23,7 +23,6 @@ SETTINGS = tuple(ConvertSettings.__dataclass_fields__)
 """Names of the fields that are settings of the engine."""
 
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-_URL = {"examples": ["https://example.com/takes/verse.wav"], "maxLength": 65_536}
 
 
 class FieldsError(SettingsError):
@@ -46,9 +45,7 @@ class ConversionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     voice: str = Field(BUNDLE, min_length=1, max_length=256, description="Name of a voice: see `GET /v1/voices`.")
-    key: float | None = Field(
-        None, ge=-36, le=36, allow_inf_nan=False, description="Transposition in semitones.", examples=[-12]
-    )
+    key: float | None = Field(None, ge=-36, le=36, allow_inf_nan=False, description="Transposition in semitones.")
     auto_key: bool | None = Field(
         None, description="Choose the key from the take's melody and the voice's range; `key` is added to it."
     )
@@ -75,9 +72,7 @@ class ConversionRequest(BaseModel):
     scale: str | None = Field(
         None, max_length=64, description="Scale of `autotune`.", json_schema_extra={"enum": [*SCALES, None]}
     )
-    root: str | None = Field(
-        None, max_length=3, description="Tonic of the scale, `C` to `B`, with `#` or `b`.", examples=["F#"]
-    )
+    root: str | None = Field(None, max_length=3, description="Tonic of the scale, `C` to `B`, with `#` or `b`.")
     pitch: str | None = Field(
         None,
         max_length=64,
@@ -94,7 +89,6 @@ class ConversionRequest(BaseModel):
     bitrate: int | str | None = Field(
         None,
         description="Bits per second of a lossy format, as a number or like `128k`.",
-        examples=["128k", 128_000],
         union_mode="left_to_right",
     )
     normalise: bool = Field(False, description="Bring the peak to -1 dBFS also where it is lower.")
@@ -110,7 +104,7 @@ class ConversionRequest(BaseModel):
         max_length=64 << 20,
         description="JSON only: address of the take (`http`, `https` or `data`).",
         repr=False,
-        json_schema_extra=_URL,
+        examples=["https://example.com/takes/verse.wav"],
     )
     take_urls: list[Annotated[str, Field(min_length=1, max_length=64 << 20)]] | None = Field(
         None, min_length=1, max_length=10_000, description="JSON only, of a batch: addresses of its takes.", repr=False

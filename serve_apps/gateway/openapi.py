@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from rocktop_ray.audio.formats import FORMATS
+from rocktop_ray.settings import ConvertSettings
 from serve_apps.config import ServeConfig
 from serve_apps.gateway.problems import MEDIA_TYPE
-from serve_apps.requests import ConversionRequest
+from serve_apps.gateway.voice_objects import VoiceAddresses, VoiceForm
+from serve_apps.requests import DEFAULT_FORMAT, ConversionRequest
 
 Json = dict[str, Any]
 
@@ -128,6 +131,10 @@ _BODIES = {
     "/v1/batches": _body("BatchForm", "BatchJson", {"take_urls": [_TAKE], "voice": "bundle"}),
 }
 
+_KINDS = dict.fromkeys([FORMATS[DEFAULT_FORMAT].media_type, *(entry.media_type for entry in FORMATS.values())])
+_TRIED: Json = {**asdict(ConvertSettings()), "pitch": "fcpe", "bitrate": "128k"}
+"""What the form of /docs begins with: without examples it takes the end of each range."""
+
 CONVERT: Json = {
     "summary": "Convert a take while you wait",
     "description": f"""
@@ -156,7 +163,7 @@ and a link to its audio, which is kept for a while.
                 "Content-Disposition": {"schema": {"type": "string"}, "description": "A name for the file."},
             },
             "content": {
-                **{kind: {"schema": _BINARY} for kind in dict.fromkeys(entry.media_type for entry in FORMATS.values())},
+                **{kind: {"schema": _BINARY} for kind in _KINDS},
                 "application/json": {"schema": {"$ref": "#/components/schemas/JobObject"}},
             },
         },
@@ -207,10 +214,10 @@ def describe(app: FastAPI, config: ServeConfig) -> None:
 
 
 def _completed(data: Json, config: ServeConfig) -> Json:
-    from serve_apps.gateway.voice_routes import VoiceAddresses, VoiceForm
-
     parts = data.setdefault("components", {}).setdefault("schemas", {})
     fields = _without_null(ConversionRequest.model_json_schema())
+    for name, value in _TRIED.items():
+        fields["properties"][name]["examples"] = [value]
     upload = _without_null(VoiceForm.model_json_schema())
     parts |= {
         "Problem": _PROBLEM,

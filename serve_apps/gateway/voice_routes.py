@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -25,57 +25,12 @@ from rocktop_ray.voices.info import VoiceInfo
 from serve_apps.gateway import openapi
 from serve_apps.gateway.intake import fetch_policy, in_thread, read_body, read_form
 from serve_apps.gateway.refusals import ForbiddenError, MediaTypeError
+from serve_apps.gateway.voice_objects import VoiceAddresses, VoiceFacts, VoiceForm, VoiceList
 from serve_apps.labels import url_label
 from serve_apps.requests import FieldsError, field_problems, parse_object
 from serve_apps.services import Services
 
 _MAX_JSON = 1 << 20
-_HINTS = {
-    "choose another name, or replace it": "choose another name, or send replace=true",
-    "Name the right one with --index": "Send the right one as 'index'",
-}
-
-
-class VoiceFacts(BaseModel):
-    """Facts of a voice."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: str
-    family: str = Field(description="`rvc` or `singer`.")
-    sample_rate: int
-    uses_f0: bool
-    content_name: str = Field(description="The content encoder that it needs.")
-    speakers: int
-    index_vectors: int = Field(description="Units in its retrieval index; 0 = it has none.")
-    median_f0: float | None = Field(description="Hz; null: `auto_key` is not possible.")
-    default_extractor: str | None
-    defaults: dict[str, Any] = Field(description="Settings that hold where a request does not say otherwise.")
-    licence: str
-
-
-class VoiceList(BaseModel):
-    """All voices."""
-
-    voices: list[VoiceFacts]
-    damaged: list[str] = Field(description="Names of voices that cannot be read.")
-
-
-class VoiceForm(BaseModel):
-    """What goes with an uploaded voice."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    name: str | None = Field(None, max_length=256, description="Name in the library; left out: from the file's name.")
-    licence: str = Field("", max_length=2000, description="A note on what the voice may be used for.")
-    replace: bool = Field(False, description="Take the place of a voice of that name.")
-
-
-class VoiceAddresses(VoiceForm):
-    """Where a voice is fetched from."""
-
-    url: str = Field(min_length=1, max_length=65_536, description="A .pth, a .safetensors, or a zip with one.")
-    index_url: str | None = Field(None, min_length=1, max_length=65_536, description="Its retrieval index.")
 
 
 @dataclass(frozen=True)
@@ -144,8 +99,7 @@ def _import(services: Services, brought: _Brought) -> VoiceInfo:
             label=brought.label,
         )
     except RocktopError as error:
-        for command, field in _HINTS.items():
-            error.message = error.message.replace(command, field)
+        error.message = error.message.replace("or replace it", "or send replace=true")
         raise
 
 
