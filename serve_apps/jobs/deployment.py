@@ -20,7 +20,7 @@ from serve_apps.jobs.convert_runner import KIND, ConvertRunner, Fetch
 from serve_apps.jobs.protocol import Job, Runner
 from serve_apps.jobs.remote import TURN_SECONDS, Refused
 from serve_apps.jobs.ticking import ticking
-from serve_apps.nano import runpod
+from serve_apps.nano import states
 from serve_apps.nano.runner import NanoRunner
 from serve_apps.observe.logs import configure_logging
 from serve_apps.observe.metrics import Metrics
@@ -106,7 +106,7 @@ def build_board(config: ServeConfig, spool: Spool, conversions: Conversions) -> 
     boards: list[JobBoard] = []
     runners: Mapping[str, Runner] = {
         KIND: ConvertRunner(conversions, spool, fetcher(config, cache)),
-        runpod.KIND: NanoRunner.build(config, conversions, spool, cache, VoiceShelf.open(config), lambda: boards[0]),
+        states.KIND: NanoRunner.build(config, conversions, spool, cache, VoiceShelf.open(config), lambda: boards[0]),
     }
     boards.append(JobBoard(spool.store, runners, config.limits, meter=Metrics()))
     return boards[0]
