@@ -31,8 +31,7 @@ class Mill:
         self.spool, self.steps, self.pause = spool, steps, pause
 
     async def run(self, order: Order) -> AsyncGenerator[Event, None]:
-        with self.spool.reading(order.source) as path:
-            data = path.read_bytes()
+        data = await asyncio.to_thread(self._read, order.source)
         if data.startswith(b"bad"):
             raise AudioError(f"{self.spool.store.url}/{order.source}: not audio")
         yield Started(self.steps / 10)
@@ -42,15 +41,22 @@ class Mill:
             if data == b"poison" and step == self.steps // 2:
                 os.kill(os.getpid(), signal.SIGKILL)
         result = ground(data, order)
-        assert order.target is not None
-        with self.spool.writing(order.target, content_type=order.output.format.media_type) as path:
-            path.write_bytes(result)
+        await asyncio.to_thread(self._write, order, result)
         facts = {
             **{"key": order.settings.key, "gain_db": 0.0, "peak_dbfs": float("-inf"), "real_time_factor": 0.5},
             **{"stages": {"vocoder": 0.01}, "voice": {"family": "singer"}, "pitch": "fcpe"},
         }
         f0 = np.linspace(100, 200, 10 * self.steps, dtype=np.float32)
         yield Finished(Report(self.steps / 10, len(result), order.output.format.media_type, facts, f0, 2 * f0))
+
+    def _read(self, key: str) -> bytes:
+        with self.spool.reading(key) as path:
+            return path.read_bytes()
+
+    def _write(self, order: Order, result: bytes) -> None:
+        assert order.target is not None
+        with self.spool.writing(order.target, content_type=order.output.format.media_type) as path:
+            path.write_bytes(result)
 
 
 def ground(data: bytes, order: Order) -> bytes:
