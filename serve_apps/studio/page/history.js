@@ -138,7 +138,7 @@ export class History {
     const { act } = this;
     const busy = !problem && (!job || !FINAL.has(job.status));
     if (busy) return [button({ glyph: "stop", text: "Cancel", class: "plain", press: () => act.cancel(result) })];
-    const settings = job && button({ text: "Use settings", class: "plain", title: "Put these settings into the form", press: () => act.adopt(result) });
+    const settings = job && button({ text: "Settings", class: "plain", title: "Put these settings into the form", press: () => act.adopt(result) });
     const again = button({ glyph: "again", text: "Again", class: "plain", title: "Convert the take with the settings of the form", press: () => act.retry(take) });
     const remove = button({ glyph: "trash", label: `Remove result ${result.number}`, class: "icon small", press: () => act.remove(take, result) });
     if (job?.status !== "done") return [again, settings, el("span", { class: "gap" }), remove];

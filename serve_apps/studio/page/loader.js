@@ -58,7 +58,7 @@ export class Loader {
       if (!still()) return;
       this.say(slot, "");
       this.transport.setClip(slot, clip);
-      if (slot === "B") this.transport.hear("B");
+      if (slot === "B" && !this.transport.playing) this.transport.hear("B");
       await this.melody(held, clip);
     } catch (problem) {
       if (!still()) return;

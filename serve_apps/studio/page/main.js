@@ -29,7 +29,7 @@ const session = new Session();
 const transport = new Transport();
 const view = new View();
 const clips = new Clips();
-const stage = new Stage(byId("lanes"), { transport, view, theme });
+const stage = new Stage(byId("lanes"), { transport, view, theme, open: () => pick(), record: () => record() });
 const loader = new Loader({ api, session, clips, transport, failed: notice, melodies: () => stage.melodyChanged() });
 const settings = new SettingsForm(byId("settings"));
 const voices = new Voices(byId("voice"), api);
@@ -95,11 +95,7 @@ function face(id, glyph, text, press) {
 }
 
 face("open", "open", "Open", pick);
-face("record", "record", "Record", () => {
-  if (recorder.recorder.recording) recorder.finish();
-  else if (recorder.shown) recorder.hide();
-  else recorder.show();
-});
+face("record", "record", "Record", () => record());
 face("from-url", "link", "", () => addAddress()).setAttribute("aria-label", "Take from a web address");
 face("help", "help", "", showHelp);
 face("theme", "theme", "", () => setTheme(theme() === "dark" ? "light" : "dark"));
@@ -107,6 +103,13 @@ face("key-button", "key", "", async () => {
   const key = await askKey(false);
   if (key) api.key = key;
 });
+
+function record() {
+  showPane("takes");
+  if (recorder.recorder.recording) recorder.finish();
+  else if (recorder.shown) recorder.hide();
+  else recorder.show();
+}
 
 async function addAddress(text = "") {
   const url = await askUrl(text);
@@ -161,7 +164,8 @@ function go() {
 
 // A pressed button gives the keyboard back to the transport; who moves by Tab keeps the focus.
 document.addEventListener("click", (event) => {
-  const pressed = event.detail > 0 && event.target.closest?.("button");
+  // The path, because a press may have replaced the icon that was pressed.
+  const pressed = event.detail > 0 && event.composedPath().find((node) => node.tagName === "BUTTON");
   if (pressed && !pressed.closest("dialog")) pressed.blur();
 });
 document.addEventListener("pointerup", ({ target: node }) => node.matches?.("input[type=range]") && setTimeout(() => node.blur()));
@@ -171,7 +175,10 @@ listenToKeys({
   view,
   act: {
     convert: go,
-    record: () => recorder.press(),
+    record: () => {
+      showPane("takes");
+      recorder.press();
+    },
     open: pick,
     help: showHelp,
     toggleLoop: () => bar.toggleLoop(),

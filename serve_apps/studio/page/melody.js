@@ -1,7 +1,7 @@
 // F0 of both clips: over the spectrogram, and on a piano roll with note names.
 
 import { colour } from "./dom.js";
-import { clamp, midi, noteName } from "./units.js";
+import { midi, noteName } from "./units.js";
 import { plate } from "./spectrogram.js";
 
 const RATE = 100; // frames a second
@@ -25,8 +25,11 @@ export function noteRange(melodies) {
   return [low, high];
 }
 
-/** A melody as a line; `y(hertz)` places it. A dark rim keeps it readable on any picture. */
-export function drawLine(context, width, view, melody, ink, y, thick) {
+/**
+ * A melody; `y(hertz)` places it. The heard one is a fine line with a rim that keeps it readable on any picture, the
+ * other one a broad band below it, so that both are seen where they sing the same.
+ */
+export function drawLine(context, width, view, melody, ink, y, heard) {
   if (!melody) return;
   const first = Math.max(0, Math.floor(view.start * RATE) - 1);
   const last = Math.min(melody.length - 1, Math.ceil(view.end * RATE) + 1);
@@ -47,12 +50,22 @@ export function drawLine(context, width, view, melody, ink, y, thick) {
   }
   context.lineJoin = "round";
   context.lineCap = "round";
-  context.strokeStyle = colour("rim");
-  context.lineWidth = thick + 2.5;
+  context.strokeStyle = heard ? colour("rim") : ink;
+  context.globalAlpha = heard ? 1 : 0.5;
+  context.lineWidth = heard ? 4 : 5;
   context.stroke(path);
+  context.globalAlpha = 1;
+  if (!heard) return;
   context.strokeStyle = ink;
-  context.lineWidth = thick;
+  context.lineWidth = 1.75;
   context.stroke(path);
+}
+
+/** Every note, every white one, or every C, by the room that there is. */
+function named(note, row) {
+  const degree = ((note % 12) + 12) % 12;
+  if (row >= 12) return true;
+  return row >= 8 ? !BLACK.has(degree) : row >= 5 ? [0, 4, 7, 9].includes(degree) : degree === 0;
 }
 
 /** Piano roll: `melodies` are {melody, ink, heard}. */
@@ -76,15 +89,11 @@ export function drawRoll(context, width, height, { view, melodies, range }) {
     }
   }
   for (const { melody, ink, heard } of [...melodies].sort((one, two) => one.heard - two.heard)) {
-    context.globalAlpha = heard ? 1 : 0.6;
-    drawLine(context, width, view, melody, ink, (frequency) => y(midi(frequency)), heard ? 2 : 1.5);
+    drawLine(context, width, view, melody, ink, (frequency) => y(midi(frequency)), heard);
   }
-  context.globalAlpha = 1;
-  const every = row >= 11 ? 1 : row >= 5 ? 0 : 12;
   for (let note = low; note <= high; note++) {
-    const degree = ((note % 12) + 12) % 12;
-    if (every === 12 ? degree : every === 0 ? BLACK.has(degree) || degree % 4 === 1 || degree === 11 : false) continue;
-    const place = clamp(y(note), 7, height - 7);
+    const place = y(note);
+    if (place < 7 || place > height - 7 || !named(note, row)) continue;
     plate(context, noteName(note), 3, place);
   }
 }

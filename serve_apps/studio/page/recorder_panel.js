@@ -48,7 +48,8 @@ export class RecorderPanel {
     this.note = el("p", { class: "hint" });
     replace(
       this.root,
-      el("div", { class: "row" }, this.device, this.channels, this.bits),
+      el("div", { class: "row" }, this.device),
+      el("div", { class: "row" }, this.channels, this.bits),
       el("div", { class: "row" }, this.bar, this.number, this.clip),
       el("div", { class: "row" }, this.time, el("span", { class: "gap" }), this.cancel, this.go),
       this.note,

@@ -22,7 +22,7 @@ export class SettingsForm {
   build() {
     const groups = GROUPS.map((group) => {
       const rows = FIELDS.filter((field) => field.group === group).map((field) => this.row(field));
-      const details = el("details", { class: "fold" }, el("summary", {}, group, el("span", { class: "changed" })), rows);
+      const details = el("details", { class: "fold" }, el("summary", {}, group, el("span", { class: "count" })), rows);
       details.open = preference.get(`fold.${group}`, !FOLDED.has(group));
       details.addEventListener("toggle", () => preference.set(`fold.${group}`, details.open));
       return details;
@@ -158,7 +158,11 @@ export class SettingsForm {
       note.hidden = false;
     }
     if (voice && name === "index_rate" && voice.index_vectors === 0) why = "This voice has no index.";
-    if (voice && name === "speaker") node.hidden = !(voice.speakers > 1);
+    if (voice && name === "speaker") {
+      node.hidden = !(voice.speakers > 1);
+      note.textContent = speakerNames(voice)[this.values.speaker] ?? "";
+      note.hidden = !note.textContent;
+    }
     if (voice && name === "pitch" && voice.default_extractor) {
       note.textContent = `The voice asks for ${voice.default_extractor}.`;
       note.hidden = this.values.pitch !== "";
@@ -167,7 +171,7 @@ export class SettingsForm {
     control.disable(Boolean(why));
     if (why) note.textContent = why;
     if (why) note.hidden = false;
-    else if (!["auto_key", "pitch"].includes(name)) note.hidden = true;
+    else if (!["auto_key", "pitch", "speaker"].includes(name)) note.hidden = true;
   }
 
   /** Rates and bitrates that the chosen format has. */
@@ -181,6 +185,18 @@ export class SettingsForm {
     const choices = bits.map((value) => [String(value), `${value / 1000} kbit/s`]);
     if (this.values.bitrate !== "" && !bits.includes(Number(this.values.bitrate))) this.values.bitrate = "";
     this.rows.get("bitrate").control.setChoices([["", "standard (128 kbit/s)"], ...choices]);
+  }
+}
+
+/** Names that the voice's file gives to its speakers, as a list or as the text of one. */
+function speakerNames(voice) {
+  const names = voice.extra?.speakers;
+  if (Array.isArray(names)) return names.map(String);
+  try {
+    const read = JSON.parse(names ?? "[]");
+    return Array.isArray(read) ? read.map(String) : [];
+  } catch {
+    return [];
   }
 }
 

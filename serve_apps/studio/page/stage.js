@@ -14,8 +14,9 @@ const DRAG = 4; // pixels that make a drag of a click
 const FINEST = 1.5; // most picture pixels to a CSS pixel of the spectrogram
 
 export class Stage {
-  constructor(root, { transport, view, theme }) {
-    Object.assign(this, { root, transport, view, theme });
+  /** `theme()` is "light" or "dark"; `open` and `record` are behind the buttons of the empty stage. */
+  constructor(root, { transport, view, theme, open, record }) {
+    Object.assign(this, { root, transport, view, theme, open, record });
     this.axis = new Axis(preference.get("top", 12_000), preference.get("log", true));
     this.floor = clamp(preference.get("floor", 1), 0, RANGES.length - 1);
     this.overlay = preference.get("overlay", true);
@@ -52,6 +53,7 @@ export class Stage {
         view: this.view,
         ink: colour(slot.toLowerCase()),
         heard: slot === this.slot,
+        top: this.top,
       });
     this.over = el("canvas", { class: "over", "aria-hidden": "true" });
     this.sheets.over = new Sheet(this.over, (context, width, height) => this.drawOver(context, width, height));
@@ -59,7 +61,13 @@ export class Stage {
       "div",
       { class: "empty" },
       el("p", { class: "big" }, "Drop a take anywhere"),
-      el("p", {}, "WAV, FLAC, AIFF, MP3, Opus, M4A. Or record one, or paste a file or an address."),
+      el("p", {}, "WAV, FLAC, AIFF, MP3, Opus, M4A. Several at once become a batch. Pasting works, too."),
+      el(
+        "div",
+        { class: "group" },
+        button({ glyph: "open", text: "Open files", press: () => this.open() }),
+        button({ glyph: "record", text: "Record", press: () => this.record() }),
+      ),
     );
     this.surface = el(
       "div",
@@ -82,7 +90,7 @@ export class Stage {
     const top = el(
       "select",
       { "aria-label": "Highest frequency", on: { change: () => this.setAxis(Number(top.value), this.axis.logarithmic) } },
-      TOPS.map((value) => el("option", { value: String(value) }, `0–${kilohertz(value)}`)),
+      TOPS.map((value) => el("option", { value: String(value) }, kilohertz(value))),
     );
     top.value = String(this.axis.top);
     const scale = el(
@@ -95,7 +103,8 @@ export class Stage {
     const floor = el(
       "select",
       {
-        "aria-label": "Range of levels",
+        "aria-label": "Lowest level shown",
+        class: "floor",
         on: {
           change: () => {
             this.floor = Number(floor.value);
@@ -104,7 +113,7 @@ export class Stage {
           },
         },
       },
-      RANGES.map(([low], at) => el("option", { value: String(at) }, `from −${-low} dB`)),
+      RANGES.map(([low], at) => el("option", { value: String(at) }, `−${-low} dB`)),
     );
     floor.value = String(this.floor);
     const overlay = el("input", {
@@ -162,6 +171,12 @@ export class Stage {
     this.follow("clips");
   }
 
+  /** Full height of both waveforms: the larger peak, so that they can be compared by eye. */
+  get top() {
+    const { A, B } = this.transport.clips;
+    return Math.max(0.01, A?.peak ?? 0, B?.peak ?? 0);
+  }
+
   describe() {
     for (const slot of SLOTS) {
       const clip = this.transport.clips[slot];
@@ -217,7 +232,10 @@ export class Stage {
     drawFrequencies(context, width, height, this.axis);
     if (this.overlay) {
       const y = (frequency) => height * (1 - this.axis.share(frequency));
-      for (const slot of this.order) drawLine(context, width, this.view, clips[slot]?.melody, colour(`${slot.toLowerCase()}-line`), y, 1.5);
+      for (const slot of this.order) {
+        const ink = colour(`${slot.toLowerCase()}-line`);
+        drawLine(context, width, this.view, clips[slot]?.melody, ink, y, slot === this.slot);
+      }
     }
     drawScale(context, width, { slot: this.slot, range, theme });
   }

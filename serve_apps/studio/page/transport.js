@@ -24,9 +24,9 @@ export class Transport extends EventTarget {
   }
 
   /** Made at the first sound: browsers want a person's gesture before. */
-  open() {
+  open(context = null) {
     if (this.context) return this.context;
-    this.context = new AudioContext({ sampleRate: 48_000, latencyHint: "interactive" });
+    this.context = context ?? new AudioContext({ sampleRate: 48_000, latencyHint: "interactive" });
     this.master = new GainNode(this.context, { gain: this.volume });
     this.meter = new AnalyserNode(this.context, { fftSize: 2048 });
     this.master.connect(this.meter).connect(this.context.destination);

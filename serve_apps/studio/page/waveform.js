@@ -1,10 +1,11 @@
 // Waveform of one clip: peaks when there are many samples to a pixel, the samples themselves when there are few.
 
 import { colour } from "./dom.js";
+import { decibels } from "./units.js";
 import { PEAK_BLOCK } from "./clips.js";
 
-/** Draws `clip` in `ink`; what is not heard is drawn paler. */
-export function drawWaveform(context, width, height, { clip, view, ink, heard }) {
+/** Draws `clip` in `ink`, `top` at full height; what is not heard is drawn paler. */
+export function drawWaveform(context, width, height, { clip, view, ink, heard, top }) {
   const middle = height / 2;
   context.strokeStyle = colour("line");
   context.lineWidth = 1;
@@ -17,15 +18,21 @@ export function drawWaveform(context, width, height, { clip, view, ink, heard })
   context.fillStyle = ink;
   context.strokeStyle = ink;
   const samplesPerPixel = (view.width * clip.buffer.sampleRate) / width;
-  if (samplesPerPixel > 2) drawPeaks(context, width, middle, clip, view, samplesPerPixel);
-  else drawSamples(context, width, middle, clip, view);
+  if (samplesPerPixel > 2) drawPeaks(context, width, middle, clip, view, top);
+  else drawSamples(context, width, middle, clip, view, top);
   context.globalAlpha = 1;
   drawOvers(context, width, clip, view);
+  context.font = "10px system-ui, sans-serif";
+  context.textBaseline = "top";
+  const text = `full height ${decibels(20 * Math.log10(top), "dBFS")}`;
+  context.fillStyle = colour("muted");
+  if (heard && height > 30) context.fillText(text, width - context.measureText(text).width - 6, 4);
 }
 
-function drawPeaks(context, width, middle, clip, view, samplesPerPixel) {
+function drawPeaks(context, width, middle, clip, view, top) {
   const rate = clip.buffer.sampleRate;
-  const coarse = samplesPerPixel >= PEAK_BLOCK;
+  const coarse = (view.width * rate) / width >= PEAK_BLOCK;
+  const scale = (middle - 2) / top;
   const samples = clip.buffer.getChannelData(0);
   const columns = Math.ceil(width * 2);
   for (let column = 0; column < columns; column++) {
@@ -34,9 +41,8 @@ function drawPeaks(context, width, middle, clip, view, samplesPerPixel) {
     const last = view.time(x + 0.5, width) * rate;
     if (first >= samples.length) break;
     const [low, high] = coarse ? ofPeaks(clip.peaks, first, last) : ofSamples(samples, first, last);
-    const top = middle - high * (middle - 1);
-    const bottom = middle - low * (middle - 1);
-    context.fillRect(x, top, 0.5, Math.max(1, bottom - top));
+    const upper = middle - high * scale;
+    context.fillRect(x, upper, 0.5, Math.max(1, (high - low) * scale));
   }
 }
 
@@ -60,13 +66,13 @@ function ofSamples(samples, first, last) {
   return [low, high];
 }
 
-function drawSamples(context, width, middle, clip, view) {
+function drawSamples(context, width, middle, clip, view, top) {
   const rate = clip.buffer.sampleRate;
   const samples = clip.buffer.getChannelData(0);
   const end = Math.min(samples.length - 1, Math.ceil(view.end * rate) + 1);
   context.beginPath();
   for (let n = Math.max(0, Math.floor(view.start * rate)); n <= end; n++) {
-    context.lineTo(view.x(n / rate, width), middle - samples[n] * (middle - 1));
+    context.lineTo(view.x(n / rate, width), middle - (samples[n] * (middle - 2)) / top);
   }
   context.lineWidth = 1.25;
   context.stroke();
