@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from rocktop_ray.errors import AudioError
+from rocktop_ray.errors import AudioError, StorageError
 from rocktop_ray.store.cache import ContentCache
 from serve_apps.config import FetchConfig, ServeConfig
 from serve_apps.observe import catalogue
@@ -122,7 +122,7 @@ def test_threads_lose_nothing():
 
     def work():
         for _ in range(500):
-            recorder.add("rocktop_errors_total", code="invalid_audio", stage="audio")
+            recorder.add("rocktop_errors_total", code="invalid_audio", stage="audio", fault="client")
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -153,6 +153,7 @@ def test_an_order_is_told_with_its_factor_and_its_error():
     meter.order_began(0.5)
     meter.order_ended("done", 6.0, audio_seconds=10.0, work_seconds=5.5)
     meter.order_ended("failed", 0.1, error=AudioError("not audio"))
+    meter.order_ended("failed", 0.1, error=StorageError("full"))
     meter.order_ended("cancelled", 1.0)
     meter.stage("content", 1.0, 10.0)
     meter.batch("content", 1.0, 500, [0.001, 0.0])
@@ -161,7 +162,8 @@ def test_an_order_is_told_with_its_factor_and_its_error():
     assert value(shown, "rocktop_orders_total", outcome="cancelled") == 1
     assert value(shown, "rocktop_work_seconds_total") / value(shown, "rocktop_audio_seconds_total") == 0.55
     assert value(shown, "rocktop_real_time_factor_count") == 1
-    assert value(shown, "rocktop_errors_total", code="invalid_audio", stage="audio") == 1
+    assert value(shown, "rocktop_errors_total", code="invalid_audio", stage="audio", fault="client") == 1
+    assert value(shown, "rocktop_errors_total", code="storage_failed", fault="service") == 1
     assert value(shown, "rocktop_batch_wait_seconds_count", stage="content") == 2
     assert value(shown, "rocktop_batch_calls_sum", stage="content") == 2
     assert value(shown, "rocktop_retries_total", stage="vocoder") == 1

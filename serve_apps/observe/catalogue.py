@@ -53,7 +53,13 @@ METRICS: tuple[Metric, ...] = (
         "s",
         "time in the stages of the takes converted; over the audio: the mean factor",
     ),
-    Metric("rocktop_errors_total", "counter", "errors", "orders that failed, by error code", ("code", "stage")),
+    Metric(
+        "rocktop_errors_total",
+        "counter",
+        "errors",
+        "orders that failed; fault: client where the answer is 4xx, else service",
+        ("code", "stage", "fault"),
+    ),
     Metric(
         "rocktop_retries_total",
         "counter",

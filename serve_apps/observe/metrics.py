@@ -39,7 +39,8 @@ class Metrics:
         if audio_seconds > 0 and work_seconds > 0:
             self._to.observe("rocktop_real_time_factor", work_seconds / audio_seconds)
         if error is not None:
-            self._to.add("rocktop_errors_total", code=error.code, stage=error.stage)
+            fault = "client" if error.http_status < 500 else "service"
+            self._to.add("rocktop_errors_total", code=error.code, stage=error.stage, fault=fault)
 
     def stage(self, stage: str, seconds: float, audio_seconds: float) -> None:
         """See ``Meter``."""
