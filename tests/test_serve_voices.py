@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
+import safetensors.torch
 import torch
 from http_server import Running, fixed, serving
 from hypothesis import given
@@ -42,7 +44,7 @@ from rocktop_ray.store.settings import StorageSettings
 from rocktop_ray.store.storage import Storage, open_storage
 from rocktop_ray.voices import shared as shared_module
 from rocktop_ray.voices.library import VoiceLibrary
-from rocktop_ray.voices.open import open_voice
+from rocktop_ray.voices.open import bundle_folder, open_voice
 from rocktop_ray.voices.shared import SharedLibrary
 from serve_apps.config import FetchConfig, ServeConfig, VoicesConfig
 from serve_apps.labels import clean_label, hide, hiding, labelled, url_label
@@ -231,6 +233,54 @@ def test_errors_name_the_client_s_file_and_no_place_of_ours(place, tmp_path, ind
     # nothing that happens to lie beside an upload comes along
     assert shelf.import_(uploads / "6f.pth", label="sue.pth").index_vectors == 0
     assert shelf.names() == ["bundle", "sue"]
+
+
+def singer_file(path: Path, **metadata: str) -> Path:
+    bundle = bundle_folder() / "bundle.safetensors"
+    with safetensors.safe_open(bundle, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        safetensors.torch.save_file(tensors, path, {**file.metadata(), **metadata})
+    return path
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"author": float("nan"), "epoch": float("inf")},
+        {"info": "a\ud800b\x1b[31m\0", "author": "\ud800"},
+        {"info": "x" * 3_000_000, "author": "x" * 3_000_000},
+        {f"key {number}": "value" for number in range(50_000)},
+        {"a\ud800": "x", "b": b"bytes", "c": {"d": [1, None, 2.5, "text"]}},
+    ],
+)
+def test_what_a_stranger_s_file_says_of_itself_stays_plain(facts, tmp_path):
+    """One voice must not spoil the list of all."""
+    shelf = shelf_at(str(tmp_path / "voices"), tmp_path)
+    torch.save(tiny_file(**facts), tmp_path / "v")
+    made = shelf.import_(tmp_path / "v", label="v.pth")
+    text = json.dumps(made.as_dict(), allow_nan=False, ensure_ascii=False).encode()
+    assert len(text) < 200_000 and b"\x1b" not in text and shelf.infos()[1] == made and not shelf.damaged()
+
+
+@pytest.mark.parametrize(
+    "defaults",
+    [
+        '{"index_rate": NaN}',
+        '{"unvoiced": "\\ud800"}',
+        '{"scale": ["a"]}',
+        '{"index_rate": 7}',
+        '{"color": 1}',
+        '{"a":' + "[" * 900 + "]" * 900 + "}",
+        '{"seed": 1' + "0" * 4000 + "}",
+    ],
+)
+def test_default_settings_that_cannot_be_used(defaults, tmp_path):
+    shelf = shelf_at(str(tmp_path / "voices"), tmp_path)
+    source = singer_file(tmp_path / "v", defaults=defaults)
+    with pytest.raises(VoiceFormatError, match=r"v\.safetensors: its default settings"):
+        shelf.import_(source, label="v.safetensors")
+    made = shelf.import_(singer_file(tmp_path / "w", info="x" * 2_000_000, credits="y" * 2_000_000), label="w")
+    assert len(made.info) == 4096 and "credits" not in made.extra and shelf.infos()[1] == made
 
 
 def test_zip_with_index(place, pth, index, tmp_path, cache):

@@ -151,10 +151,19 @@ def test_what_does_not_fit_leaves_the_library_as_it_was(shelf, pth, index, tmp_p
     assert {name: (shelf.root / name).read_bytes() for name in files(shelf)} == before
 
 
+_NAN = json.dumps(
+    {
+        **dict.fromkeys(("name", "family", "content_name", "decoder"), "x"),
+        **dict.fromkeys(("sample_rate", "content_dim", "speakers"), 1),
+        **{"manifest": 1, "uses_f0": True, "median_f0": float("nan")},
+    }
+)
+
+
 def test_a_damaged_manifest_hides_one_voice_only(shelf, pth):
     shelf.import_(pth)
     shelf.import_(pth, name="berta")
-    for text in ("{", "[]", '{"manifest": 9}', '{"manifest": 1, "name": 3}', "[" * 100_000):
+    for text in ("{", "[]", '{"manifest": 9}', '{"manifest": 1, "name": 3}', "[" * 100_000, _NAN):
         (shelf.root / "anna" / "manifest.json").write_text(text)
         assert [info.name for info in shelf.infos()] == ["berta"] and shelf.damaged() == ["anna"]
         with pytest.raises(VoiceFormatError, match="damaged"):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rocktop_ray.errors import VoiceFormatError
 from rocktop_ray.protocols import VoiceModel
-from rocktop_ray.voices.info import VoiceInfo
+from rocktop_ray.voices.info import VoiceInfo, plain_info
 from rocktop_ray.voices.rvc_format import RvcFile, read_rvc
 from rocktop_ray.voices.safe_load import is_safetensors, load_metadata
 
@@ -34,7 +34,8 @@ def load_voice_file(path: str | Path) -> LoadedVoice:
     """
     path = Path(path)
     kind = load_metadata(path).get("format", "") if is_safetensors(path) else ""
-    return _FAMILIES.get(kind, _load_rvc)(path)
+    loaded = _FAMILIES.get(kind, _load_rvc)(path)
+    return replace(loaded, info=plain_info(loaded.info))
 
 
 def rvc_info(voice: RvcFile, name: str, source: str) -> VoiceInfo:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +73,52 @@ class VoiceInfo:
         if wrong:
             raise VoiceFormatError(f"a voice manifest has wrong types: {', '.join(wrong)}")
         return info
+
+
+def plain_info(info: VoiceInfo) -> VoiceInfo:
+    """The facts of a stranger's file, made fit for JSON and for people.
+
+    Texts lose what cannot be printed, and what exceeds 4096 characters. Of ``extra``, values that are not plain, and
+    what exceeds 64 KiB, are left out. Raises VoiceFormatError if ``defaults`` are not plain: they are settings.
+    """
+    texts = {
+        entry.name: _text(value)[:_LONGEST]
+        for entry in dataclasses.fields(info)
+        if isinstance(value := getattr(info, entry.name), str)
+    }
+    if not _is_plain(info.defaults) or len(json.dumps(info.defaults)) > _MOST:
+        raise VoiceFormatError(f"{texts['source'] or texts['name']}: its default settings are not plain values")
+    extra: dict[str, Any] = {}
+    left = _MOST
+    for key, value in info.extra.items():
+        key, value = _text(str(key)), _text(value) if isinstance(value, str) else value
+        left -= len(json.dumps({key: value})) if _is_plain(value) else 0
+        if _is_plain(value) and left >= 0:
+            extra[key] = value
+    return dataclasses.replace(info, **texts, extra=extra)
+
+
+_LONGEST, _MOST, _DEEPEST = 4096, 64 << 10, 8
+
+
+def _text(text: str) -> str:
+    """``text`` without what cannot be printed (controls, half characters); line breaks stay."""
+    return "".join(char for char in text if char.isprintable() or char == "\n")
+
+
+def _is_plain(value: Any, depth: int = 0) -> bool:
+    """Whether ``value`` is JSON of printable texts, and of numbers that every reader of JSON knows."""
+    if depth > _DEEPEST:
+        return False
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain([key, item], depth + 1) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item, depth + 1) for item in value)
+    if isinstance(value, str):
+        return value == _text(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or (isinstance(value, int) and abs(value) < 1 << 53)
 
 
 _KINDS: dict[str, type] = {

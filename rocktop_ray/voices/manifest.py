@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from rocktop_ray.errors import VoiceChangedError, VoiceFormatError
-from rocktop_ray.voices.info import VoiceInfo
+from rocktop_ray.voices.info import VoiceInfo, plain_info
 
 MANIFEST_VERSION = 1
 MAX_MANIFEST = 1 << 20
@@ -24,14 +24,18 @@ def read_manifest(data: bytes, name: str) -> tuple[VoiceInfo, dict[str, Any]]:
     try:
         if len(data) > MAX_MANIFEST:
             raise ValueError("too large")
-        found = json.loads(data)
+        found = json.loads(data, parse_constant=_refuse)
         if found.get("manifest") != MANIFEST_VERSION:
             raise ValueError(f"manifest version {found.get('manifest')!r}")
-        return replace(VoiceInfo.from_dict(found), name=name), found
+        return plain_info(replace(VoiceInfo.from_dict(found), name=name)), found
     except (ValueError, AttributeError, RecursionError, VoiceFormatError) as error:
         raise VoiceFormatError(
             f"the manifest of voice {name!r} is damaged ({error}): remove and import it again"
         ) from error
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number")
 
 
 def voice_changed(name: str) -> VoiceChangedError:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rocktop_ray.errors import SettingsError, storage_errors
+from rocktop_ray.errors import SettingsError, VoiceFormatError, storage_errors
 from rocktop_ray.features.index import RetrievalIndex
+from rocktop_ray.settings import ConvertSettings
 from rocktop_ray.store.digest import file_sha256
 from rocktop_ray.voices.archive import FoundVoice, find_in_folder, is_archive, unpack_archive
 from rocktop_ray.voices.families import LoadedVoice, load_voice_file
-from rocktop_ray.voices.info import VoiceInfo
+from rocktop_ray.voices.info import VoiceInfo, plain_info
 from rocktop_ray.voices.names import NAME_RULE, clean_name, valid_name
 from rocktop_ray.voices.rvc_format import safetensors_form
 
@@ -45,11 +46,12 @@ def prepare_voice(
     with found_voice(Path(source).expanduser()) as found:
         loaded = load_voice_file(found.voice)
         loaded.model("cpu")
+        _check_defaults(loaded.info)
         chosen = Path(index).expanduser() if index is not None else found.index
         retrieval = None if chosen is None else RetrievalIndex.read(chosen, dim=loaded.info.content_dim)
         licence = licence or loaded.info.licence
         voice = _stored_bytes(found.voice, loaded, licence)
-        info = replace(
+        facts = replace(
             loaded.info,
             name=name or clean_name(Path(found.name).stem),
             source=Path(source).name,
@@ -59,6 +61,7 @@ def prepare_voice(
             sha256=hashlib.sha256(voice).hexdigest(),
             size=len(voice),
         )
+    info = plain_info(facts)
     if retrieval is None:
         return PreparedVoice(info, voice, None)
     data = retrieval.to_bytes()
@@ -82,6 +85,13 @@ def found_voice(source: Path) -> Iterator[FoundVoice]:
     else:
         beside = source.with_suffix(".index")
         yield FoundVoice(source, beside if beside.is_file() else None, source.name)
+
+
+def _check_defaults(info: VoiceInfo) -> None:
+    try:
+        ConvertSettings.from_mapping(info.defaults)
+    except (SettingsError, TypeError) as error:  # TypeError: a list where a word should be
+        raise VoiceFormatError(f"{info.source}: its default settings cannot be used ({error})") from error
 
 
 def _stored_bytes(path: Path, loaded: LoadedVoice, licence: str) -> bytes:
