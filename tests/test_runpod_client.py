@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 import requests
-from gateway_server import Gateway
 from http_server import Request, Running, serving
 from nano_parts import offer, wav
+from runpod_service import Running as Gateway
 from runpod_service import runpod_service
 
 from rocktop_ray.audio.decode import probe
