@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
@@ -74,19 +74,20 @@ class _Conversion(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI. Raises RocktopError before anything is sent, BrokenStreamError after."""
-        with self._waiting.place() as place:
-            async with received(self._request, self._services) as got:
-                if _wants_json(self._request, got.fields):
-                    answer = await self._as_job(got, place)
-                    await answer(scope, receive, send)
-                    return
-                async with self._take(got) as take:
-                    info, voice = await chosen_voice(self._services, got.fields)
-                    asked = _Asked(got.fields, info, voice, take)
-                    if got.fields.stream:
-                        await self._stream(asked, place, send)
+        async with AsyncExitStack() as sent:
+            with self._waiting.place() as place:
+                async with received(self._request, self._services) as got:
+                    if _wants_json(self._request, got.fields):
+                        answer = await self._as_job(got, place)
                     else:
-                        await self._whole(asked, place, scope, receive, send)
+                        async with self._take(got) as take:
+                            info, voice = await chosen_voice(self._services, got.fields)
+                            asked = _Asked(got.fields, info, voice, take)
+                            if got.fields.stream:
+                                await self._stream(asked, place, send)
+                                return
+                            answer = await self._whole(asked, place, sent)
+            await answer(scope, receive, send)
 
     @asynccontextmanager
     async def _take(self, got: Received) -> AsyncGenerator[Take, None]:
@@ -111,19 +112,19 @@ class _Conversion(Response):
             max_seconds=self._services.config.limits.take_seconds,
         )
 
-    async def _whole(self, asked: _Asked, place: Place, scope: Scope, receive: Receive, send: Send) -> None:
-        target = Spool.new_key(RESULTS, asked.fields.output().format.suffix)
-        try:
-            report = await until_gone(self._request, self._run(self._order(asked, target), place))
-            name = result_name(asked.take.name, asked.voice.name, asked.fields.output().format)
-            answer = await object_answer(self._request, self._services.spool, target, report.media_type, name)
-            answer.headers["X-Rocktop-Seconds"] = f"{report.seconds:.3f}"
-            answer.headers["X-Rocktop-Key"] = f"{report.facts['key']:g}"
-            answer.headers["X-Rocktop-Real-Time-Factor"] = f"{report.facts['real_time_factor']:.4f}"
-            answer.headers["Cache-Control"] = "no-store"
-            await answer(scope, receive, send)
-        finally:
-            await discard(self._services.spool, [target])
+    async def _whole(self, asked: _Asked, place: Place, sent: AsyncExitStack) -> Response:
+        """The result is deleted when it is ``sent``."""
+        output = asked.fields.output()
+        target = Spool.new_key(RESULTS, output.format.suffix)
+        sent.push_async_callback(discard, self._services.spool, [target])
+        report = await until_gone(self._request, self._run(self._order(asked, target), place))
+        name = result_name(asked.take.name, asked.voice.name, output.format)
+        answer = await object_answer(self._request, self._services.spool, target, report.media_type, name)
+        answer.headers["X-Rocktop-Seconds"] = f"{report.seconds:.3f}"
+        answer.headers["X-Rocktop-Key"] = f"{report.facts['key']:g}"
+        answer.headers["X-Rocktop-Real-Time-Factor"] = f"{report.facts['real_time_factor']:.4f}"
+        answer.headers["Cache-Control"] = "no-store"
+        return answer
 
     async def _run(self, order: Order, place: Place) -> Report:
         began = time.monotonic()

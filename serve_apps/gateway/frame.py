@@ -80,6 +80,8 @@ class _Account:
         self._began = time.perf_counter()
         self._in = self._out = 0
         self._ended = False
+        given = Headers(scope=scope)
+        self._unread = given.get("content-length", "0") != "0" or "transfer-encoding" in given
         self.status: int | None = None
         self.outcome: int | None = None
         """What the log says instead of the status that was sent."""
@@ -88,6 +90,7 @@ class _Account:
         message = await self._receive()
         if message["type"] == "http.request":
             self._in += len(message.get("body", b""))
+            self._unread = message.get("more_body", False)
         elif message["type"] == "http.disconnect" and not self._ended:
             self.outcome = 499
         return message
@@ -100,6 +103,8 @@ class _Account:
                 headers["X-Request-Id"] = self._request_id
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
+            if self._unread and self.status >= 400:
+                headers["Connection"] = "close"  # else the server would go on reading what nobody wants
             page = self._path == "/" or self._path.startswith(("/studio/", "/docs"))
             headers.setdefault("Content-Security-Policy", PAGE_POLICY if page else _POLICY)
             headers.setdefault("Cache-Control", "no-cache" if page else "no-store")
