@@ -39,7 +39,7 @@ class StageConfig(_Section):
 class BatchConfig(_Section):
     """Batching of stage calls across requests (split placement)."""
 
-    max_frames: Count = 12_000
+    max_frames: Annotated[int, Field(ge=1, le=1_000_000)] = 12_000
     """Content frames (20 ms) that one batch may hold together."""
     max_calls: Count = 8
     wait_seconds: Annotated[float, Field(ge=0, le=1)] = 0.002

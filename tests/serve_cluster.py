@@ -1,6 +1,7 @@
 """One local Ray for all tests of a worker that need one, and a small home of voices and models for them.
 
-Tests that use ``ray_cluster`` are marked ``@pytest.mark.xdist_group("ray")``.
+Tests that use ``ray_cluster`` are marked ``@pytest.mark.xdist_group("ray")``. Every test run loads this module, so it
+imports what is heavy where it is used.
 """
 
 from __future__ import annotations
@@ -11,21 +12,16 @@ import signal
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest.mock import patch
 
-import numpy as np
 import pytest
-import torch
-from stand_ins import tone
-from test_content_hubert import save_fairseq, small_state
-from tiny_voices import tiny_file
 
-from rocktop_ray.audio.encode import encode_bytes
-from rocktop_ray.features.index import RetrievalIndex
-from rocktop_ray.voices.library import VoiceLibrary
-from serve_apps.config import ServeConfig
+if TYPE_CHECKING:
+    from serve_apps.config import ServeConfig
+
 
 PITCH = "pm"
 """The pitch extractor of these tests: it needs no weights."""
@@ -33,6 +29,14 @@ PITCH = "pm"
 
 def small_home(home: Path, voices: tuple[str, ...] = ("anna", "berta")) -> Path:
     """A ``$ROCKTOP_HOME`` with a very small HuBERT and very small voices; the first voice has an index."""
+    import numpy as np
+    import torch
+    from test_content_hubert import save_fairseq, small_state
+    from tiny_voices import tiny_file
+
+    from rocktop_ray.features.index import RetrievalIndex
+    from rocktop_ray.voices.library import VoiceLibrary
+
     (home / "models").mkdir(parents=True)
     state, config = small_state()
     generator = torch.Generator().manual_seed(1)
@@ -57,11 +61,17 @@ def small_home(home: Path, voices: tuple[str, ...] = ("anna", "berta")) -> Path:
 
 def take_bytes(seconds: float = 0.6, hz: float = 220.0) -> bytes:
     """A take as a WAV file."""
+    from stand_ins import tone
+
+    from rocktop_ray.audio.encode import encode_bytes
+
     return encode_bytes(tone(seconds, hz=hz), "wav")
 
 
 def small_config(home: Path, **changes: object) -> ServeConfig:
     """A deployment that fits beside others: shares of CPUs, one thread, nothing preloaded."""
+    from serve_apps.config import ServeConfig
+
     tiny = {"cpus": 0.01}
     return ServeConfig.model_validate(
         {
@@ -134,16 +144,21 @@ def ray_cluster(ray_home: Path) -> Iterator[int]:
         yield port
 
 
-def replica_pids(deployment: str) -> list[int]:
-    """Processes of the running replicas of a deployment."""
-    from ray.util.state import list_actors
+def replica_pids(application: str, deployment: str) -> list[int]:
+    """Processes of the running replicas of a deployment, in the Ray that this process started."""
+    import psutil
 
-    found = list_actors(filters=[("state", "=", "ALIVE")], detail=True, limit=1000)
-    return [int(actor.pid) for actor in found if f"#{deployment}#" in (actor.name or "") and actor.pid]
+    title = f"ray::ServeReplica:{application}:{deployment}"
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if " ".join(child.cmdline()).startswith(title):
+                found.append(child.pid)
+    return found
 
 
-def kill_replica(deployment: str) -> int:
+def kill_replica(application: str, deployment: str) -> int:
     """SIGKILL to one replica's process; its id."""
-    pid = replica_pids(deployment)[0]
+    pid = replica_pids(application, deployment)[0]
     os.kill(pid, signal.SIGKILL)
     return pid

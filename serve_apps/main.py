@@ -1,0 +1,175 @@
+"""The ``rocktop-serve`` command: a Ray of its own on this machine, and the service in it, until it is told to stop."""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rocktop_ray.errors import RocktopError, SettingsError, StageLostError
+from serve_apps.config import ServeConfig
+from serve_apps.gateway.keys import keys_app
+from serve_apps.launch import Launch, port_is_free, read_launch
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(keys_app, name="keys")
+
+_OBJECT_STORE = 512 << 20
+"""Bytes of shared memory; only split placement uses it much."""
+
+
+def main() -> None:
+    """Entry point of the console command."""
+    try:
+        app()
+    except RocktopError as error:
+        typer.echo(f"error: {error.message}", err=True)
+        sys.exit(error.exit_code)
+
+
+@app.callback(invoke_without_command=True)
+def serve(
+    context: typer.Context,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; default 8000.", min=1, max=65535)] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings: a Serve config file, or its args alone.")] = None,
+    placement: Annotated[str | None, typer.Option(help="fused: one replica; split: a deployment per stage.")] = None,
+    dashboard: Annotated[bool, typer.Option(help="Start Ray's dashboard, on this machine only.")] = True,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the logs of all replicas.")] = False,
+) -> None:
+    """Serve the studio page and the HTTP API from this machine, until Ctrl-C."""
+    if context.invoked_subcommand is not None:
+        return
+    launch = read_launch(config, host=host, port=port, placement=placement)
+    if not port_is_free(launch.host, launch.port):
+        raise SettingsError(f"port {launch.port} of {launch.host} is in use: choose another one with --port")
+    if not _loopback(launch.host) and launch.config.security.keys is None:
+        typer.echo(
+            f"warning: everybody who reaches {launch.host}:{launch.port} may use this service; "
+            "make keys with 'rocktop-serve keys add' and set security.keys",
+            err=True,
+        )
+    with _until_told() as stop:
+        _run(launch, stop, dashboard=dashboard, verbose=verbose)
+
+
+def _run(launch: Launch, stop: threading.Event, *, dashboard: bool, verbose: bool) -> None:
+    began = time.monotonic()
+    _environment()
+    _say(f"starting Ray (placement {launch.config.placement}) ...")
+    import logging
+
+    import ray
+    from ray import serve
+
+    for name in ("ray", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
+    try:
+        context = ray.init(
+            address="local",
+            num_cpus=max(os.cpu_count() or 1, math.ceil(_reserved(launch.config))),
+            include_dashboard=dashboard,
+            dashboard_host="127.0.0.1",
+            object_store_memory=_OBJECT_STORE,
+            log_to_driver=verbose,
+            logging_level="info" if verbose else "error",
+            _node_ip_address="127.0.0.1",  # Ray's own ports are not to be reached from elsewhere
+        )
+        _handle_signals(stop)  # Ray has put a handler of its own in place
+        serve.start(http_options={**launch.http, "host": launch.host, "port": launch.port})
+        _say("loading the models ...")
+        from serve_apps.app import build_app
+
+        try:
+            serve.run(build_app(launch.config), name="rocktop", route_prefix="/")
+        except RuntimeError as error:
+            raise StageLostError(f"the service could not be started: {error}", retryable=False) from error
+        _tell(launch, context.dashboard_url if dashboard else None, time.monotonic() - began)
+        stop.wait()
+        _say("stopping ...")
+    finally:
+        if ray.is_initialized():
+            with redirect_stderr(io.StringIO()):  # Ray complains of what it ends itself
+                serve.shutdown()
+                ray.shutdown()
+
+
+def _environment() -> None:
+    """Settings of Ray that it reads from the environment; what the user has set stays."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's default for a cluster of one's own: whoever wants to give it orders (its dashboard can run code) needs the
+    # token in ~/.ray/auth_token, which Ray's commands find by themselves.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _reserved(config: ServeConfig) -> float:
+    """CPUs that the deployments reserve: book-keeping, which must not keep them from starting on a small machine."""
+    from serve_apps.replicas import most_replicas
+
+    stages = [config.gateway, config.converter]
+    if config.placement == "split":
+        stages += [config.content, config.pitch, config.acoustic, config.vocoder]
+    return sum(stage.cpus * most_replicas(stage) for stage in stages) + 1
+
+
+def _tell(launch: Launch, dashboard: str | None, seconds: float) -> None:
+    address = f"http://{_shown(launch.host)}:{launch.port}"
+    _say(f"ready after {seconds:.0f} s")
+    _say(f"  studio     {address}/")
+    _say(f"  API        {address}/docs")
+    _say(f"  metrics    {address}/metrics")
+    if dashboard:
+        token = " (asks for a token: 'ray get-auth-token')" if os.environ["RAY_AUTH_MODE"] == "token" else ""
+        _say(f"  dashboard  http://{dashboard}/{token}")
+    _say("stop with Ctrl-C")
+
+
+def _say(text: str) -> None:
+    typer.echo(text)
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _shown(host: str) -> str:
+    """An address that a browser of this machine opens."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - what was asked for
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+@contextmanager
+def _until_told() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; before it is waited for they interrupt, so that starting can be stopped."""
+    stop = threading.Event()
+    _handle_signals(stop)
+    try:
+        yield stop
+    except KeyboardInterrupt:
+        _say("stopped")
+
+
+def _handle_signals(stop: threading.Event) -> None:
+    def told(number: int, frame: Any) -> None:
+        if stop.is_set():
+            return
+        stop.set()
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, told)

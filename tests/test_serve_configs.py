@@ -1,0 +1,133 @@
+"""The Serve config files that ship, and what the command line makes of them."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+from typer.testing import CliRunner
+
+import serve_apps.configs
+from rocktop_ray.errors import SettingsError, StorageError
+from serve_apps.app import build_app
+from serve_apps.config import ServeConfig, StageConfig
+from serve_apps.launch import BUILDER, port_is_free, read_launch
+from serve_apps.main import app
+from serve_apps.replicas import computing_replicas
+
+FILES = sorted(Path(next(iter(serve_apps.configs.__path__))).glob("*.yaml"))
+
+
+def test_the_files_are_there() -> None:
+    assert [file.stem for file in FILES] == ["cluster", "laptop", "one_gpu"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_file_is_what_serve_and_the_builder_want(file: Path) -> None:
+    data = yaml.safe_load(file.read_text())
+    schema = ServeDeploySchema.model_validate(data)
+    assert schema.http_options.request_timeout_s is None and schema.proxy_location in ("HeadOnly", "EveryNode")
+    assert set(data) <= set(ServeDeploySchema.model_fields)  # the schema itself lets unknown keys pass
+    (application,) = schema.applications
+    assert application.import_path == BUILDER and application.route_prefix == "/"
+    config = ServeConfig.model_validate(application.args)
+    launch = read_launch(file)
+    assert (launch.config, launch.host, launch.port) == (config, schema.http_options.host, schema.http_options.port)
+    if schema.http_options.host != "127.0.0.1":
+        assert config.security.keys is not None
+    stages = [
+        getattr(config, name) for name in ServeConfig.model_fields if isinstance(getattr(config, name), StageConfig)
+    ]
+    for stage in stages:
+        if stage.gpus and stage.surge_percent:  # the new replica must fit beside the old one
+            assert 2 * stage.gpus <= 1
+    if config.placement == "split":
+        assert config.batch.max_calls <= config.content.concurrency
+
+
+@pytest.mark.parametrize("placement", ["fused", "split"])
+def test_the_builder_names_and_places_the_deployments(placement: str) -> None:
+    config = ServeConfig.model_validate(
+        {
+            "placement": placement,
+            "converter": {"replicas": 2, "max_replicas": 5, "gpus": 0.5, "concurrency": 7, "target_ongoing": 3},
+            "content": {"labels": {"ray.io/accelerator-type": "A100"}},
+            "limits": {"queued": 9},
+        }
+    )
+    found = {}
+    pending = [build_app(config)]
+    while pending:
+        deployment = pending.pop()._bound_deployment
+        found[deployment.name] = deployment
+        arguments = list(deployment.init_args)
+        arguments += [value for item in arguments if isinstance(item, dict) for value in item.values()]
+        pending += [value for value in arguments if type(value).__name__ == "Application"]
+    stages = {"ContentEncoder", "PitchExtractor", "AcousticModel", "Vocoder"}
+    assert set(found) == {"Gateway", "Jobs", "Converter"} | (stages if placement == "split" else set())
+    converter = found["Converter"]
+    assert converter.max_ongoing_requests == 7 and converter.max_queued_requests == 9
+    scaling = converter._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (2, 5, 3)
+    assert converter.ray_actor_options["num_gpus"] == 0.5
+    assert found["Jobs"].num_replicas == 1
+    if placement == "split":
+        labels = found["ContentEncoder"].ray_actor_options["label_selector"]
+        assert labels == {"ray.io/accelerator-type": "A100"}
+    assert computing_replicas(config) == (5 if placement == "fused" else 4)
+
+
+def test_a_file_of_bare_settings_and_the_command_line_over_it(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("placement: split\nlimits: {queued: 3}\n")
+    launch = read_launch(file, host="0.0.0.0", port=9000, placement="fused")
+    assert (launch.host, launch.port, launch.config.placement, launch.config.limits.queued) == (
+        "0.0.0.0",
+        9000,
+        "fused",
+        3,
+    )
+    assert read_launch().config == ServeConfig() and launch.http == {"request_timeout_s": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("limits: {queued: no}", "limits.queued"),
+        ("queued: 3", "queued: unknown; known are placement"),
+        ("- 1", "holds no settings"),
+        ("a: [", "not YAML"),
+        ("applications: [{import_path: other:app}]", "no application with import_path"),
+        ("applications: 7", "no application with import_path"),
+    ],
+)
+def test_a_file_that_is_wrong_is_named(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=re.escape(message)) as error:
+        read_launch(file)
+    assert "mine.yaml" in error.value.message
+
+
+def test_a_file_that_is_not_there() -> None:
+    with pytest.raises(StorageError, match="No such file"):
+        read_launch(Path("/nowhere.yaml"))
+    with pytest.raises(SettingsError, match="placement"):
+        read_launch(placement="both")
+
+
+def test_a_busy_port_is_said_before_anything_starts() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        assert not port_is_free("127.0.0.1", port)
+        result = CliRunner().invoke(app, ["--port", str(port)])
+        assert isinstance(result.exception, SettingsError) and f"port {port}" in result.exception.message
+    assert port_is_free("127.0.0.1", port)
+    with pytest.raises(SettingsError, match=r"cannot listen on 192\.0\.2\.77"):
+        port_is_free("192.0.2.77", port)
