@@ -27,9 +27,10 @@ def overhead(found: Iterable[tuple[str, Overhead]], audio_seconds: float) -> str
     """One line per deployment."""
     lines = [
         "| deployment | library, s | handle, s | HTTP, s | handle: more, ms (quartiles) | HTTP: more, ms (quartiles) |"
-        " handle, % | HTTP, % | same bytes | rounds |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        " handle, % | HTTP, % | outside the stages, library / handle, ms | different results | rounds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
+    found = list(found)
     for name, result in found:
         library = result.typical("library")
         cells = [name, *(f"{result.typical(way):.3f}" for way in ("library", "handle", "http"))]
@@ -37,9 +38,21 @@ def overhead(found: Iterable[tuple[str, Overhead]], audio_seconds: float) -> str
             low, high = result.quartiles(way)
             cells.append(f"{1e3 * result.more(way):.1f} ({1e3 * low:.1f} to {1e3 * high:.1f})")
         cells += [f"{100 * result.more(way) / library:.1f}" for way in ("handle", "http")]
-        cells += ["yes" if result.same_bytes else "NO", str(len(result.rounds))]
+        cells.append(" / ".join(f"{1e3 * result.around(way):.1f}" for way in ("library", "handle")))
+        cells += [str(len(result.digests)), str(len(result.rounds))]
         lines.append("| " + " | ".join(cells) + " |")
-    return f"A take of {audio_seconds:g} s.\n\n" + "\n".join(lines) + "\n"
+    return f"A take of {audio_seconds:g} s.\n\n" + "\n".join(lines) + "\n\n" + _stages(found)
+
+
+def _stages(found: list[tuple[str, Overhead]]) -> str:
+    """Milliseconds by stage, library and handle."""
+    names = list(found[0][1].stages[0]["library"])
+    lines = ["| ms | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for name, result in found:
+        for way in ("library", "handle"):
+            cells = [f"{1e3 * result.stage(way, stage):.0f}" for stage in names]
+            lines.append(f"| {name}: {way} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def crowds(found: Iterable[tuple[str, Crowd]]) -> str:
