@@ -50,12 +50,8 @@ def zipped(spool: Spool, members: Sequence[Member]) -> Generator[bytes, None, No
     yield sink.take()
 
 
-def safe_names(names: Sequence[str], suffix: str | Sequence[str]) -> list[str]:
-    """File names of the results of takes with these names: fit for every system, no two alike in any case.
-
-    ``suffix`` replaces the take's own: one for all, or one each.
-    """
-    suffixes = [suffix] * len(names) if isinstance(suffix, str) else suffix
+def safe_names(names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
+    """The names, their endings replaced, made fit for every file system; no two alike in any case."""
     used: set[str] = set()
     made = []
     for name, ending in zip(names, suffixes, strict=True):

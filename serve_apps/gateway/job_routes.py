@@ -18,6 +18,7 @@ from serve_apps.gateway.job_objects import BatchObject, JobObject, JobPage, Melo
 from serve_apps.gateway.media import take_type
 from serve_apps.gateway.objects import disposition, object_answer
 from serve_apps.gateway.problems import Veil
+from serve_apps.gateway.replies import result_name
 from serve_apps.gateway.streams import ClosingStream, in_threads
 from serve_apps.ids import uuid7
 from serve_apps.jobs.convert_runner import KIND, payload
@@ -140,7 +141,7 @@ def router(services: Services) -> APIRouter:
 
     async def result(request: Request, id: str) -> Response:
         job = _done(await own_job(services, id, owner_of(request)))
-        name = safe_names([job.payload["name"]], _suffix(job))[0]
+        (name,) = safe_names(*_names([job]))
         return await object_answer(request, services.spool, _result(job, "target"), _result(job, "media_type"), name)
 
     async def source(request: Request, id: str) -> Response:
@@ -204,7 +205,7 @@ def router(services: Services) -> APIRouter:
         done = [job for job in await own_batch(services, id, owner_of(request)) if job.status == "done"]
         if not done:
             raise JobStateError("no job of this batch is finished yet", retryable=True)
-        names = safe_names([job.payload["name"] for job in done], [_suffix(job) for job in done])
+        names = safe_names(*_names(done))
         members = [
             Member(_result(job, "target"), name, job.finished or 0.0) for job, name in zip(done, names, strict=True)
         ]
@@ -239,8 +240,15 @@ def _result(job: Job, field: str) -> str:
     return str((job.result or {})[field])
 
 
-def _suffix(job: Job) -> str:
-    return FORMATS[job.payload["order"]["output"]["format"]].suffix
+def _names(jobs: Sequence[Job]) -> tuple[list[str], list[str]]:
+    """What the results are called, and their endings."""
+    orders = [job.payload["order"] for job in jobs]
+    formats = [FORMATS[order["output"]["format"]] for order in orders]
+    names = [
+        result_name(job.payload["name"], order["voice"]["name"], format)
+        for job, order, format in zip(jobs, orders, formats, strict=True)
+    ]
+    return names, [format.suffix for format in formats]
 
 
 def _read_melody(services: Services, key: str) -> dict[str, Any]:

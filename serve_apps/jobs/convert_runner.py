@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import shutil
-from collections.abc import Callable
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rocktop_ray.store.cache import ContentCache
+from rocktop_ray.store.sources import UrlSource
+from serve_apps.config import ServeConfig
+from serve_apps.gateway.intake import fetch_policy
 from serve_apps.jobs.melody import melody_bytes
 from serve_apps.jobs.order_data import order_data, order_from
 from serve_apps.jobs.protocol import Job, JobProgress
@@ -86,6 +90,18 @@ class ConvertRunner:
             raise RuntimeError("a conversion ended without a report")
         tell(JobProgress(report.seconds, report.seconds, "encode"))
         return report
+
+
+def fetcher(config: ServeConfig, cache: ContentCache) -> Fetch:
+    """Brings takes of foreign addresses through the cache, under the rules of the configuration."""
+    policy = fetch_policy(config.fetch)
+
+    @contextmanager
+    def fetch(url: str) -> Iterator[Path]:
+        with cache.get(UrlSource(url, policy, "audio")) as entry:
+            yield entry.path
+
+    return fetch
 
 
 def _finite(data: Any) -> Any:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing, contextmanager, suppress
-from pathlib import Path
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
 from typing import Any
 
 from rocktop_ray.errors import RocktopError, StorageUnavailableError
 from rocktop_ray.store.cache import ContentCache
-from rocktop_ray.store.sources import UrlSource
 from serve_apps.config import ServeConfig, StageConfig
 from serve_apps.dispatch import ServeConversions
-from serve_apps.gateway.intake import fetch_policy
 from serve_apps.jobs.board import JobBoard
-from serve_apps.jobs.convert_runner import KIND, ConvertRunner, Fetch
+from serve_apps.jobs.convert_runner import KIND, ConvertRunner, fetcher
 from serve_apps.jobs.protocol import Job, Runner
 from serve_apps.jobs.remote import TURN_SECONDS, Refused
 from serve_apps.jobs.ticking import ticking
@@ -110,15 +107,3 @@ def build_board(config: ServeConfig, spool: Spool, conversions: Conversions) -> 
     }
     boards.append(JobBoard(spool.store, runners, config.limits, meter=Metrics()))
     return boards[0]
-
-
-def fetcher(config: ServeConfig, cache: ContentCache) -> Fetch:
-    """Brings takes of foreign addresses through the cache, under the rules of the configuration."""
-    policy = fetch_policy(config.fetch)
-
-    @contextmanager
-    def fetch(url: str) -> Iterator[Path]:
-        with cache.get(UrlSource(url, policy, "audio")) as entry:
-            yield entry.path
-
-    return fetch
