@@ -81,7 +81,7 @@ def plain_info(info: VoiceInfo) -> VoiceInfo:
     Texts lose what cannot be printed, and what exceeds 4096 characters. Of ``extra``, values that are not plain, and
     what exceeds 64 KiB, are left out. Raises VoiceFormatError if ``defaults`` are not plain: they are settings.
     """
-    texts = {
+    texts: dict[str, Any] = {
         entry.name: _text(value)[:_LONGEST]
         for entry in dataclasses.fields(info)
         if isinstance(value := getattr(info, entry.name), str)
