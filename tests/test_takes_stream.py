@@ -14,6 +14,7 @@ from rocktop_ray.audio.decode import open_reader, probe
 from rocktop_ray.audio.encode import write_take
 from rocktop_ray.audio.formats import check_output
 from rocktop_ray.audio.level import from_db
+from rocktop_ray.convert import Progress
 from rocktop_ray.errors import AudioError, AudioFormatError, CancelledError
 from rocktop_ray.settings import ConvertSettings
 from rocktop_ray.takes import FileConversion, convert_file, convert_stream
@@ -77,6 +78,31 @@ def test_a_loud_result_is_held_at_the_ceiling(tmp_path: Path, rate: int) -> None
     # It only turns down, and the loudest peak by what it needs.
     assert (np.abs(out) <= np.abs(full) + 1e-5).all()
     assert done.gain_db == pytest.approx(whole.gain_db, abs=0.5)
+
+
+@pytest.mark.parametrize("name", ["wav", "flac", "ogg", "webm", "mp3"])
+def test_audio_leaves_with_each_chunk(tmp_path: Path, name: str) -> None:
+    """Of 130 s, cut in four: with every chunk all but the last 2.5 s of it have left, in pieces that fit a network."""
+    source, sent, pieces = wav(tmp_path / "in.wav", 130.0, 16_000), [], list[int]()
+    done = 0.0
+
+    def note(progress: Progress) -> None:
+        nonlocal done
+        if progress.stage == "content":
+            sent.append((done, sum(pieces)))
+        done = progress.seconds_done
+
+    convert_stream(
+        converter(),
+        source,
+        lambda data: pieces.append(len(data)),
+        QUIET,
+        check_output(name, 48_000),
+        on_progress=note,
+    )
+    assert len(sent) == 4 and sent[0][1] == 0 and max(pieces) <= 1 << 18
+    for seconds, size in sent[1:]:
+        assert size >= sum(pieces) * (seconds - 2.5) / 130 * (0.8 if name == "flac" else 0.97)
 
 
 def test_m4a_is_refused_before_work(tmp_path: Path) -> None:
