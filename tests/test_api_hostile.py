@@ -30,6 +30,7 @@ def part(name: str, data: bytes, filename: str | None = None, extra: str = "") -
     return head.encode() + data + b"\r\n"
 
 
+ANNA = part("voice", b"anna") + part("pitch", PITCH.encode())
 END = f"--{BOUNDARY}--\r\n".encode()
 
 
@@ -92,7 +93,7 @@ def test_takes_that_are_none(gateway: Gateway, name: str) -> None:
 
 BODIES = {
     "no boundary": (b"x", {"Content-Type": "multipart/form-data"}, 400, "bad_request"),
-    "other form": (part("take", b"x") + END, {"Content-Type": "multipart/mixed; boundary=n"}, 415, "unsupported_media_type"),
+    "other form": (END, {"Content-Type": "multipart/mixed; boundary=n"}, 415, "unsupported_media_type"),
     "wrong boundary": (part("take", b"x").replace(b"--", b"-+") + END, FORM, 400, "bad_request"),
     "long boundary": (b"x", {"Content-Type": "multipart/form-data; boundary=" + "b" * 5000}, 400, "bad_request"),
     "nothing": (b"", FORM, 400, "bad_request"),
@@ -102,7 +103,7 @@ BODIES = {
     "huge header": (part("take", b"x", "a", f"X-Pad: {'a' * 100_000}\r\n") + END, FORM, 400, "bad_request"),
     "many headers": (part("take", b"x", "a", "X-Pad: a\r\n" * 1000) + END, FORM, 400, "bad_request"),
     "no take": (part("voice", b"anna") + END, FORM, 422, "invalid_settings"),
-    "take as text": (part("take", b"RIFF") + part("voice", b"anna") + END, FORM, 422, "unsupported_format"),
+    "take as text": (part("take", b"RIFF") + ANNA + END, FORM, 422, "unsupported_format"),
     "huge field": (part("voice", b"a" * 9000) + END, FORM, 422, "invalid_settings"),
     "many fields": (b"".join(part(f"f{n}", b"1") for n in range(100)) + END, FORM, 422, "invalid_settings"),
     "unknown field": (part("frobnicate", b"1") + part("take", take_bytes(), "a") + END, FORM, 422, "invalid_settings"),
