@@ -367,6 +367,21 @@ def test_a_caller_who_leaves_while_his_job_is_written_leaves_nothing(tmp_path: P
     run(main())
 
 
+def test_one_board_at_a_time_for_a_folder(tmp_path: Path) -> None:
+    async def main() -> None:
+        second = JobBoard(LocalStorage(tmp_path), {"convert": instant}, LimitsConfig())
+        async with board(tmp_path) as first:
+            made = await first.submit("convert", {"name": "a"})
+            await first.wait(made.id, 5)
+            with pytest.raises(StorageUnavailableError, match="another service"):
+                await second.start()
+        await second.start()
+        assert (await second.get(made.id)).status == "done"
+        await second.close()
+
+    run(main())
+
+
 def test_five_hundred_jobs_in_order_and_fast(tmp_path: Path) -> None:
     order = []
 

@@ -146,6 +146,7 @@ class Board(RuleBasedStateMachine):
             task.cancel()
         self.loop.run_until_complete(asyncio.sleep(0.001))
         self.loop.close()
+        self.board._hold.release()  # as the end of a process does
 
     @invariant()
     def nothing_is_lost(self) -> None:

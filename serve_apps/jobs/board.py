@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from filelock import BaseFileLock
+
 from rocktop_ray.errors import (
     JobCrashedError,
     JobNotFoundError,
@@ -22,6 +24,7 @@ from rocktop_ray.store.storage import Storage
 from serve_apps.config import LimitsConfig
 from serve_apps.ids import uuid7
 from serve_apps.jobs.crew import MAX_STARTS, Crew, JobMeter
+from serve_apps.jobs.hold import hold
 from serve_apps.jobs.ledger import Ledger
 from serve_apps.jobs.protocol import FINAL, Job, JobProgress, Runner
 from serve_apps.jobs.records import Record, check_id, error_data
@@ -36,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class JobBoard:
-    """Implements ``protocol.Jobs`` in one asyncio loop. One board at a time for a store.
+    """Implements ``protocol.Jobs`` in one asyncio loop. One board at a time for a store: folders are locked.
 
     Every change of status is in the store before it is acted upon (submit, start) or soon after (end); so a process
     that is killed takes up again what waited and what ran. Use ``start`` before anything else and ``close`` at the end.
@@ -66,9 +69,15 @@ class JobBoard:
         self._latest = 0.0
         """When the newest job was made."""
         self._sweeping: asyncio.Task[None] | None = None
+        self._hold: BaseFileLock | None = None
 
     async def start(self) -> None:
-        """Take up the jobs of the store. Raises StorageError."""
+        """Take up the jobs of the store. May be called again after it failed.
+
+        Raises StorageError; StorageUnavailableError while another board holds the folder.
+        """
+        if self._hold is None:
+            self._hold = await self._ledger.call(hold, self._ledger.store)
         records = await self._ledger.load(Record.from_bytes)
         records.sort(key=lambda record: (record.job.created, record.job.id))
         self._records = {record.job.id: record for record in records}
@@ -84,6 +93,8 @@ class JobBoard:
             self._sweeping.cancel()
         await self._crew.stop(seconds)
         await self._ledger.close(seconds)
+        if self._hold is not None:
+            self._hold.release()
 
     async def submit(
         self,
