@@ -75,7 +75,7 @@ class ServeConversions:
         if application is None:
             return False
         needed = [found for name, found in application.deployments.items() if name not in _NOT_NEEDED]
-        return all(found.replica_states.get("RUNNING", 0) > 0 for found in needed)
+        return all(any(state == "RUNNING" for state in found.replica_states) for found in needed)
 
 
 class _Told:

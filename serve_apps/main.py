@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import ipaddress
+import logging
 import math
 import os
 import signal
@@ -68,8 +69,6 @@ def _run(launch: Launch, stop: threading.Event, *, dashboard: bool, verbose: boo
     began = time.monotonic()
     _environment()
     _say(f"starting Ray (placement {launch.config.placement}) ...")
-    import logging
-
     import ray
     from ray import serve
 
@@ -83,7 +82,7 @@ def _run(launch: Launch, stop: threading.Event, *, dashboard: bool, verbose: boo
             dashboard_host="127.0.0.1",
             object_store_memory=_OBJECT_STORE,
             log_to_driver=verbose,
-            logging_level="info" if verbose else "error",
+            logging_level=logging.INFO if verbose else logging.ERROR,
             _node_ip_address="127.0.0.1",  # Ray's own ports are not to be reached from elsewhere
         )
         _handle_signals(stop)  # Ray has put a handler of its own in place

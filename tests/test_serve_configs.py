@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import socket
 from pathlib import Path
@@ -47,6 +48,11 @@ def test_a_file_is_what_serve_and_the_builder_want(file: Path) -> None:
             assert 2 * stage.gpus <= 1
     if config.placement == "split":
         assert config.batch.max_calls <= config.content.concurrency
+
+
+def test_serve_sees_the_type_of_the_arguments() -> None:
+    (parameter,) = inspect.signature(build_app).parameters.values()
+    assert parameter.annotation is ServeConfig  # not its name: Serve would pass a plain dictionary
 
 
 @pytest.mark.parametrize("placement", ["fused", "split"])
