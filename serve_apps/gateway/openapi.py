@@ -247,17 +247,19 @@ def _completed(data: Json, config: ServeConfig) -> Json:
 
 
 def _with_problems(path: str, method: str, operation: Json) -> None:
-    if not path.startswith(("/v1/", "/readyz")):
-        return
     answers = operation["responses"]
+    if "/source" in path:  # a take that nobody knows has no better type
+        for status in ("200", "206"):
+            answers[status]["content"]["application/octet-stream"] = {"schema": _BINARY}
     usual = {*_EVERYWHERE, 409} if path.startswith(("/v1/jobs", "/v1/batches")) else set(_EVERYWHERE)
     if method == "post":
         usual |= {408, 413, 415, 502, 504, 507}
     if "/result" in path or "/source" in path:
         usual.add(416)
     for status in sorted(usual):
-        known = answers.get(str(status))
-        if known is None or MEDIA_TYPE not in known.get("content", {}):
+        kinds = answers.get(str(status), {}).get("content", {})
+        generated = "HTTPValidationError" in str(kinds)
+        if not kinds or generated:
             answers[str(status)] = _error(status)
 
 
