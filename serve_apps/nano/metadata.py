@@ -74,7 +74,7 @@ class Record:
             "model_info": {
                 "url": redact(request.model_url) if request else None,
                 "hash": self.model_sha256,
-                "version": voice.get("version"),
+                "version": model_version(facts) or None,
                 "cached": None if self.model_found is None else self.model_found == "hit",
                 "has_f0": voice.get("uses_f0"),
                 "target_sample_rate": voice.get("sample_rate"),
@@ -112,6 +112,12 @@ class Record:
         status = self.fault.http_status if self.fault else 200
         level = logging.INFO if status < 400 else logging.WARNING if status < 500 else logging.ERROR
         _log.log(level, "nano request", extra={"request_id": self.request_id, "nano": self.as_dict()})
+
+
+def model_version(facts: Mapping[str, Any]) -> str:
+    """``v1`` or ``v2`` of an RVC voice; the family's name of another. ``facts``: see ``orders.Report.facts``."""
+    voice = facts.get("voice", {})
+    return str(voice.get("version") or voice.get("family") or "")
 
 
 def gpu_memory() -> dict[str, float | None]:

@@ -28,7 +28,7 @@ from serve_apps.nano.bucket import EncodedTake, ResultBucket
 from serve_apps.nano.contract import NanoInput
 from serve_apps.nano.faults import Fault, File, Phase, explain
 from serve_apps.nano.kept import Conversion, KeptConversions
-from serve_apps.nano.metadata import Record
+from serve_apps.nano.metadata import Record, model_version
 from serve_apps.orders import Advanced, Conversions, Finished, Order, Report, Started, VoiceRef
 from serve_apps.spool import RESULTS, TAKES, Spool
 from serve_apps.voices import VoiceShelf
@@ -147,7 +147,7 @@ class NanoWorker:
             duration_seconds=done.seconds,
             file_size_bytes=done.bytes,
             processing_time_seconds=time.monotonic() - began,
-            model_version=str(done.facts.get("voice", {}).get("version", "")),
+            model_version=model_version(done.facts),
             f0_method=done.facts.get("pitch"),
             timings=record.timings,
         )
