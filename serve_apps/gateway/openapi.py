@@ -249,8 +249,8 @@ def _completed(data: Json, config: ServeConfig) -> Json:
 def _with_problems(path: str, method: str, operation: Json) -> None:
     answers = operation["responses"]
     if "/source" in path:  # a take that nobody knows has no better type
-        for status in ("200", "206"):
-            answers[status]["content"]["application/octet-stream"] = {"schema": _BINARY}
+        for good in ("200", "206"):
+            answers[good]["content"]["application/octet-stream"] = {"schema": _BINARY}
     usual = {*_EVERYWHERE, 409} if path.startswith(("/v1/jobs", "/v1/batches")) else set(_EVERYWHERE)
     if method == "post":
         usual |= {408, 413, 415, 502, 504, 507}
