@@ -15,7 +15,13 @@ from job_stand_ins import Mill, ground, order_for
 from s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, Server, program, s3_server
 from test_jobs_board import Steps, board, on_disk, run, until
 
-from rocktop_ray.errors import JobNotFoundError, JobStateError, StorageUnavailableError
+from rocktop_ray.errors import (
+    JobNotFoundError,
+    JobStateError,
+    ObjectChangedError,
+    ObjectMissingError,
+    StorageUnavailableError,
+)
 from rocktop_ray.store.local import LocalStorage
 from rocktop_ray.store.settings import StorageSettings
 from rocktop_ray.store.storage import open_storage
@@ -68,6 +74,19 @@ def test_jobs_live_in_s3(server: Server) -> None:
         await again.close()
 
     run(main(), 60)
+
+
+def test_parts_of_objects_in_s3(server: Server) -> None:
+    spool, data = _spool(server, "parts"), bytes(range(256)) * 4000
+    spool.put("results/x.flac", data)
+    for start, stop in ((0, len(data)), (5, 6), (1000, 900_000), (len(data) - 7, len(data))):
+        assert b"".join(spool.chunks("results/x.flac", start, stop, size=100_000)) == data[start:stop]
+    with pytest.raises(ObjectChangedError):
+        list(spool.chunks("results/x.flac", 0, len(data) + 1))
+    with pytest.raises(ObjectMissingError):
+        next(spool.chunks("results/none.flac", 0, 1))
+    spool.remove("results/x.flac", "results/none.flac")
+    assert not spool.store.exists("results/x.flac")
 
 
 def test_a_store_that_stops_answering_costs_time_and_no_job(server: Server, caplog: pytest.LogCaptureFixture) -> None:
@@ -136,7 +155,7 @@ def test_a_removed_job_takes_its_files_along(tmp_path: Path) -> None:
             await _made(jobs, tmp_path, "a")
             await _made(jobs, tmp_path, "ab")
             await jobs.remove("a")
-            assert _files(tmp_path) == {"ab-take.wav", "ab.flac", "ab.melody"} and on_disk(tmp_path) == {"ab": "done"}
+            assert _files(tmp_path) == {"ab-take.wav", "ab.flac", "ab.melody"} and set(on_disk(tmp_path)) == {"ab"}
             with pytest.raises(JobNotFoundError):
                 await jobs.remove("a")
         steps = Steps()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -190,9 +191,8 @@ def router(services: Services) -> APIRouter:
     @routes.delete("/batches/{id}", summary="Cancel what waits or runs of a batch")
     async def cancel_batch(request: Request, id: str) -> BatchObject:
         jobs = await own_batch(services, id, owner_of(request))
-        for job in reversed(jobs):  # the last ones first, so that none of them starts meanwhile
-            if job.status not in FINAL:
-                await services.jobs.cancel(job.id)
+        going = [job.id for job in reversed(jobs) if job.status not in FINAL]  # the last ones first: fewer start now
+        await asyncio.gather(*map(services.jobs.cancel, going))
         return batch_object(id, await own_batch(services, id, owner_of(request)), veil)
 
     @routes.get(

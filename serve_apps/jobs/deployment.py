@@ -42,6 +42,7 @@ class JobsReplica:
         spool = Spool.open(config.store_place)
         self._board = build_board(config, spool, ServeConversions(converter))
         self._ready = asyncio.Event()
+        self._trouble = StorageUnavailableError("the jobs are still being read from the store; try again later")
         self._starting = asyncio.get_running_loop().create_task(self._start())
 
     async def call(self, method: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -87,6 +88,7 @@ class JobsReplica:
                 return
             except RocktopError as error:
                 _log.warning("the jobs cannot be read", extra={"code": error.code, "reason": error.message})
+                self._trouble = StorageUnavailableError(f"the jobs cannot be read now: {error.message}")
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -94,7 +96,7 @@ class JobsReplica:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._ready.wait(), TURN_SECONDS)
         if not self._ready.is_set():
-            raise StorageUnavailableError("the jobs are still being read from the store; try again later")
+            raise self._trouble
 
 
 def build_board(config: ServeConfig, spool: Spool, conversions: Conversions) -> JobBoard:
