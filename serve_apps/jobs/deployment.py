@@ -40,7 +40,7 @@ class JobsReplica:
         """converter: handle of the deployment that carries out orders. Serve makes replicas inside their event loop."""
         configure_logging()
         spool = Spool.open(config.store_place)
-        self._board = build_board(config, spool, ServeConversions(converter))
+        self._board = build_board(config, spool, ServeConversions.over(converter, config, Metrics()))
         self._ready = asyncio.Event()
         self._trouble = StorageUnavailableError("the jobs are still being read from the store; try again later")
         self._starting = asyncio.get_running_loop().create_task(self._start())

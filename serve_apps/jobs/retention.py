@@ -56,13 +56,15 @@ class Keeper:
         return [found for folder in _FOLDERS for found in self._spool.store.list(folder)]
 
     def _delete(self, jobs: Sequence[Job], keys: Sequence[str]) -> None:
-        store = self._spool.store
-        for key in keys:
-            store.delete(key)
-        for job in jobs:
-            named = {found.key for folder in _FOLDERS for found in store.list(folder + job.id)}
-            for key in {key for key in named if stem(key) == job.id} | set(listed(job)):
-                store.delete(key)
+        ids = {job.id for job in jobs}
+        prefix = jobs[0].id if len(jobs) == 1 else ""  # else one look at all is cheaper
+        named = [
+            found.key
+            for folder in _FOLDERS
+            for found in (self._spool.store.list(folder + prefix) if ids else ())
+            if stem(found.key) in ids
+        ]
+        self._spool.remove(*keys, *named, *(key for job in jobs for key in listed(job)))
 
 
 def stem(key: str) -> str:
