@@ -120,7 +120,8 @@ class Watched:
               const carried = new DataTransfer();
               carried.items.add(new File([new Uint8Array(bytes)], name, { type }));
               for (const kind of ["dragenter", "dragover", "drop"]) {
-                document.body.dispatchEvent(new DragEvent(kind, { dataTransfer: carried, bubbles: true, cancelable: true }));
+                const facts = { dataTransfer: carried, bubbles: true, cancelable: true };
+                document.body.dispatchEvent(new DragEvent(kind, facts));
               }
             }""",
             [name, list(data), kind],

@@ -68,7 +68,7 @@ def test_nothing_inline_nothing_foreign_no_text_becomes_code() -> None:
             assert address in ("http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink", "https://…") or (
                 path == "intake.js"
             ), (path, address)
-        assert not re.search(r"\b(eval|innerHTML|outerHTML|insertAdjacentHTML|document\.write|new Function)\b", text), path
+        assert not re.search(r"\b(eval|(inner|outer|insertAdjacent)HTML|document\.write|new Function)\b", text), path
         if path.endswith(".html"):
             assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", text)
 

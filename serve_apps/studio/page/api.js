@@ -31,8 +31,9 @@ export class Problem extends Error {
   }
 }
 
+/** A capital and a full stop; file names and settings at the beginning stay as they are. */
 const sentence = (text) => {
-  const whole = text.charAt(0).toUpperCase() + text.slice(1);
+  const whole = /^[a-z]+[\s,:]/.test(text) ? text.charAt(0).toUpperCase() + text.slice(1) : text;
   return /[.!?]$/.test(whole) ? whole : `${whole}.`;
 };
 

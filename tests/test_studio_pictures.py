@@ -1,0 +1,56 @@
+"""The pictures of docs/studio.md, taken with the bundle: run this file with STUDIO_PICTURES=docs/pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateway_server import serving_gateway
+from studio_browser import browsing, watched
+
+from rocktop_ray import paths
+
+SAMPLE = Path(__file__).parent.parent / "assets" / "samples" / "vocadito_10.wav"
+pytestmark = [
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.skipif("STUDIO_PICTURES" not in os.environ, reason="set STUDIO_PICTURES to a folder to take pictures"),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("studio")
+    (folder / "home").mkdir()
+    (folder / "home" / "models").symlink_to(paths.home() / "models")
+    with serving_gateway(folder) as gateway:
+        yield gateway
+
+
+@pytest.mark.parametrize("name", ["light", "dark", "phone"])
+def test_take_a_picture(server: Any, tmp_path: Path, name: str) -> None:
+    phone = name == "phone"
+    screen = {"viewport": {"width": 360, "height": 720} if phone else {"width": 1360, "height": 820}}
+    with (
+        browsing(tmp_path) as browser,
+        watched(browser, server.url, **screen, color_scheme="light" if name == "light" else "dark") as studio,
+    ):
+        page = studio.open().page
+        page.evaluate("document.querySelector('#set-key').value = 12")
+        page.eval_on_selector("#set-key", "(node) => node.dispatchEvent(new Event('change'))")
+        page.set_input_files("#files", SAMPLE)
+        studio.loaded("a")
+        page.keyboard.press("Control+Enter")
+        studio.finished(1)
+        studio.loaded("b")
+        studio.until("document.querySelector('.lane.roll').ariaLabel.includes('from')")
+        if phone:
+            page.click(".tabs [data-pane=stage]")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        if name == "light":
+            page.keyboard.press("a")
+        page.wait_for_timeout(1500)
+        page.screenshot(path=Path(os.environ["STUDIO_PICTURES"]) / f"studio-{name}.png")
