@@ -12,7 +12,6 @@ from serve_apps.graph import ConverterReplica
 from serve_apps.ingress import GatewayReplica
 from serve_apps.jobs.deployment import STAGE as JOBS_STAGE
 from serve_apps.jobs.deployment import JobsReplica
-from serve_apps.replicas import most_replicas
 from serve_apps.stage_replicas import AcousticReplica, ContentReplica, PitchReplica, VocoderReplica
 
 SHUTDOWN_SECONDS = 30.0
@@ -56,7 +55,7 @@ def placed(replica: type, name: str, stage: StageConfig, *, queued: int = -1) ->
         "health_check_period_s": 5,
         "health_check_timeout_s": 30,
     }
-    if most_replicas(stage) > stage.replicas:
+    if stage.most_replicas > stage.replicas:
         options["autoscaling_config"] = {
             "min_replicas": stage.replicas,
             "max_replicas": stage.max_replicas,

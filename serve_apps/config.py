@@ -21,11 +21,13 @@ class StageConfig(_Section):
     """How one deployment is placed."""
 
     replicas: Count = 1
+    """Processes that run the deployment."""
     max_replicas: Count | None = None
     """Above ``replicas``, Serve scales between the two by load."""
     cpus: Share = 1.0
     """CPU share that Ray reserves for a replica."""
     gpus: Share = 0.0
+    """GPU share that Ray reserves for a replica: book-keeping, not a limit."""
     labels: dict[str, str] = {}
     """Labels that a node must have, e.g. ``{"ray.io/accelerator-type": "A100"}``."""
     concurrency: Count = 4
@@ -35,6 +37,11 @@ class StageConfig(_Section):
     surge_percent: Annotated[int, Field(ge=0, le=100)] = 0
     """Replicas that an update may start, in percent, before it stops old ones. Above 0 there must be room for both."""
 
+    @property
+    def most_replicas(self) -> int:
+        """Replicas when scaling has made as many as it may."""
+        return max(self.replicas, self.max_replicas or 0)
+
 
 class BatchConfig(_Section):
     """Batching of stage calls across requests (split placement)."""
@@ -42,7 +49,9 @@ class BatchConfig(_Section):
     max_frames: Annotated[int, Field(ge=1, le=1_000_000)] = 12_000
     """Content frames (20 ms) that one batch may hold together."""
     max_calls: Count = 8
+    """Calls that one batch may hold."""
     wait_seconds: Annotated[float, Field(ge=0, le=1)] = 0.002
+    """How long a batch waits for company."""
 
 
 class VoicesConfig(_Section):
@@ -64,17 +73,22 @@ class FetchConfig(_Section):
     only: list[str] | None = None
     """If given, no other hosts."""
     max_bytes: Count | Annotated[int, Field(le=1 << 40)] = 512 << 20
+    """Size of one download."""
     seconds: Annotated[float, Field(gt=0)] = 120.0
+    """How long one download may take in all."""
     cache: str | None = None
     """Folder of the download cache; None is ``$ROCKTOP_HOME/cache``."""
     cache_bytes: Annotated[int, Field(ge=1 << 20)] = 20 << 30
+    """Size of the download cache; the longest unused goes first."""
 
 
 class LimitsConfig(_Section):
     """What one request, and all together, may ask for."""
 
     upload_bytes: Annotated[int, Field(ge=1024)] = 512 << 20
+    """Of an uploaded take."""
     take_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """Length of a take."""
     voice_bytes: Annotated[int, Field(ge=1024)] = 1 << 30
     """Of an uploaded voice file or archive."""
     queued: Count = 32
@@ -84,6 +98,7 @@ class LimitsConfig(_Section):
     running_jobs: Count = 2
     """Jobs worked on at once."""
     batch_takes: Count = 200
+    """Takes in one batch."""
     keep_hours: Annotated[float, Field(gt=0)] = 24.0
     """Jobs and their results are removed after that."""
     keep_bytes: Annotated[int, Field(ge=1 << 20)] = 20 << 30
@@ -120,6 +135,7 @@ class ServeConfig(_Section):
     placement: Literal["fused", "split"] = "fused"
     """``fused``: all stages in one replica. ``split``: a deployment per stage."""
     device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:0``; ``auto`` takes a GPU where there is one."""
     threads: Annotated[int, Field(ge=1, le=256)] | None = None
     """Torch threads per replica; None shares this machine's cores among the replicas that run on it. The same number
     gives the same bytes, in both placements."""
@@ -127,8 +143,8 @@ class ServeConfig(_Section):
     """Place of uploads, results and jobs: a folder or ``s3://bucket/prefix``; None is ``$ROCKTOP_HOME/serve``."""
     gateway: StageConfig = StageConfig(cpus=0.1, concurrency=256, target_ongoing=64)
     converter: StageConfig = StageConfig(cpus=1)
-    content: StageConfig = StageConfig()
-    pitch: StageConfig = StageConfig()
+    content: StageConfig = StageConfig(concurrency=8)
+    pitch: StageConfig = StageConfig(concurrency=8)
     acoustic: StageConfig = StageConfig()
     vocoder: StageConfig = StageConfig()
     batch: BatchConfig = BatchConfig()

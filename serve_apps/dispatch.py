@@ -8,6 +8,7 @@ from typing import Any
 
 from ray import serve
 
+from serve_apps.config import ServeConfig
 from serve_apps.losses import CAUGHT, Losses, as_rocktop, is_lost
 from serve_apps.observe.meter import Meter, NoMeter
 from serve_apps.orders import Advanced, AudioBytes, Event, Finished, Order, Started
@@ -30,6 +31,12 @@ class ServeConversions:
         self._handle = handle.options(method_name="run", stream=True)
         self._by_voice = by_voice
         self._meter = meter or NoMeter()
+
+    @classmethod
+    def over(cls, handle: Any, config: ServeConfig, meter: Meter | None = None) -> ServeConversions:
+        """As the configuration wants it: in split placement it is the stages that hold voices."""
+        by_voice = config.placement == "fused" and config.converter.most_replicas > 1
+        return cls(handle, by_voice=by_voice, meter=meter)
 
     async def run(self, order: Order) -> AsyncGenerator[Event, None]:
         """See ``orders.Conversions``. Raises BusyError, StageLostError and what the work itself raises."""

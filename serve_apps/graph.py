@@ -15,7 +15,7 @@ from serve_apps.config import ServeConfig
 from serve_apps.conversions import LocalConversions
 from serve_apps.orders import Event, Order, VoiceRef
 from serve_apps.remote import RemoteStages
-from serve_apps.replicas import most_replicas, open_meter, open_voices, preload, prepare_process, voice_register
+from serve_apps.replicas import check_device, open_meter, open_voices, preload, prepare_process, voice_register
 from serve_apps.spool import Spool
 from serve_apps.stages import LocalStages, Role, StagedConverters, Stages
 
@@ -25,6 +25,7 @@ class ConverterReplica:
 
     def __init__(self, config: ServeConfig, stages: Mapping[Role, Any] | None = None) -> None:
         """stages: handles of the stage deployments; None for fused placement."""
+        self._config, self._computes = config, stages is None
         threads = prepare_process(config)
         meter = open_meter()
         self._register = voice_register(config.voices.max_loaded) if stages is None else None
@@ -40,7 +41,7 @@ class ConverterReplica:
 
             preload(config, shelf, ready)
         else:
-            several = {role for role in _BY_VOICE if most_replicas(getattr(config, role)) > 1}
+            several = {role for role in _BY_VOICE if getattr(config, role).most_replicas > 1}
             elsewhere: Stages = RemoteStages(stages, by_voice=frozenset(several), meter=meter)
             # Each order asks for pitch and content units side by side, on two threads.
             ahead = ThreadPoolExecutor(2 * config.converter.concurrency, "ahead")
@@ -56,7 +57,9 @@ class ConverterReplica:
             yield event
 
     async def check_health(self) -> None:
-        """Answers while the event loop runs; Serve replaces a replica that does not."""
+        """Raises if the GPU is lost; Serve replaces such a replica, and one that does not answer."""
+        if self._computes:
+            await check_device(self._config)
 
     def __del__(self) -> None:
         self._conversions.close()

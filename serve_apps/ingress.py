@@ -13,7 +13,7 @@ from serve_apps.dispatch import ServeConversions
 from serve_apps.gateway.app import build_api
 from serve_apps.jobs.remote import RemoteJobs
 from serve_apps.observe.logs import configure_logging
-from serve_apps.replicas import most_replicas, open_meter
+from serve_apps.replicas import open_meter
 from serve_apps.services import Services
 from serve_apps.spool import Spool
 from serve_apps.voices import VoiceShelf
@@ -26,11 +26,10 @@ class GatewayReplica:
     def __init__(self, config: ServeConfig, converter: Any, jobs: Any) -> None:
         """converter, jobs: handles of those deployments."""
         configure_logging()
-        several = config.placement == "fused" and most_replicas(config.converter) > 1
         self._services = Services(
             config=config,
             spool=Spool.open(config.store_place),
-            conversions=ServeConversions(converter, by_voice=several, meter=open_meter()),
+            conversions=ServeConversions.over(converter, config, open_meter()),
             jobs=RemoteJobs(jobs),
             voices=VoiceShelf.open(config),
             cache=ContentCache(config.cache_folder, config.fetch.cache_bytes),

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,7 +83,6 @@ def _run(launch: Launch, stop: threading.Event, *, dashboard: bool, verbose: boo
             object_store_memory=_OBJECT_STORE,
             log_to_driver=verbose,
             logging_level=logging.INFO if verbose else logging.ERROR,
-            _node_ip_address="127.0.0.1",  # Ray's own ports are not to be reached from elsewhere
         )
         _handle_signals(stop)  # Ray has put a handler of its own in place
         serve.start(http_options={**launch.http, "host": launch.host, "port": launch.port})
@@ -99,7 +98,7 @@ def _run(launch: Launch, stop: threading.Event, *, dashboard: bool, verbose: boo
         _say("stopping ...")
     finally:
         if ray.is_initialized():
-            with redirect_stderr(io.StringIO()):  # Ray complains of what it ends itself
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # Ray complains of what it ends itself
                 serve.shutdown()
                 ray.shutdown()
 
@@ -107,19 +106,17 @@ def _run(launch: Launch, stop: threading.Event, *, dashboard: bool, verbose: boo
 def _environment() -> None:
     """Settings of Ray that it reads from the environment; what the user has set stays."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray's default for a cluster of one's own: whoever wants to give it orders (its dashboard can run code) needs the
-    # token in ~/.ray/auth_token, which Ray's commands find by themselves.
+    # Ray's own ports are open to the network, and whoever reaches them could run code. So Ray shall ask for the token
+    # in ~/.ray/auth_token, as it does for any cluster that a program starts.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _reserved(config: ServeConfig) -> float:
     """CPUs that the deployments reserve: book-keeping, which must not keep them from starting on a small machine."""
-    from serve_apps.replicas import most_replicas
-
     stages = [config.gateway, config.converter]
     if config.placement == "split":
         stages += [config.content, config.pitch, config.acoustic, config.vocoder]
-    return sum(stage.cpus * most_replicas(stage) for stage in stages) + 1
+    return sum(stage.cpus * stage.most_replicas for stage in stages) + 1
 
 
 def _tell(launch: Launch, dashboard: str | None, seconds: float) -> None:
@@ -129,8 +126,11 @@ def _tell(launch: Launch, dashboard: str | None, seconds: float) -> None:
     _say(f"  API        {address}/docs")
     _say(f"  metrics    {address}/metrics")
     if dashboard:
-        token = " (asks for a token: 'ray get-auth-token')" if os.environ["RAY_AUTH_MODE"] == "token" else ""
-        _say(f"  dashboard  http://{dashboard}/{token}")
+        _say(f"  dashboard  http://{dashboard}/")
+        if os.environ["RAY_AUTH_MODE"] == "token":
+            _say(
+                "             asks for a token: 'ray get-auth-token'; in a shell: RAY_AUTH_MODE=token serve status"
+            )
     _say("stop with Ctrl-C")
 
 

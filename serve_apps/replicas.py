@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import ray
+import torch
 from ray import serve
 
 from actors.threads import share, use_threads
@@ -16,7 +18,7 @@ from rocktop_ray.engine import pick_device
 from rocktop_ray.errors import RocktopError
 from rocktop_ray.store.cache import ContentCache
 from rocktop_ray.voices.open import Voice
-from serve_apps.config import ServeConfig, StageConfig
+from serve_apps.config import ServeConfig
 from serve_apps.gateway.intake import fetch_policy
 from serve_apps.observe.logs import configure_logging
 from serve_apps.observe.meter import Meter
@@ -29,16 +31,11 @@ from serve_apps.voices import VoiceShelf
 _log = logging.getLogger(__name__)
 
 
-def most_replicas(stage: StageConfig) -> int:
-    """Replicas of a deployment, when scaling has made as many as it may."""
-    return max(stage.replicas, stage.max_replicas or 0)
-
-
 def computing_replicas(config: ServeConfig) -> int:
     """Processes that compute, at most, in all of the deployment."""
     if config.placement == "fused":
-        return most_replicas(config.converter)
-    return sum(map(most_replicas, (config.content, config.pitch, config.acoustic, config.vocoder)))
+        return config.converter.most_replicas
+    return sum(stage.most_replicas for stage in (config.content, config.pitch, config.acoustic, config.vocoder))
 
 
 def threads_here(config: ServeConfig) -> int:
@@ -60,6 +57,15 @@ def prepare_process(config: ServeConfig) -> int:
 def open_meter() -> Meter:
     """Whom the replicas tell what they measure."""
     return Metrics()
+
+
+async def check_device(config: ServeConfig) -> None:
+    """Raises what torch raises if this process can compute no more on its GPU, as after an error in a kernel: only a
+    new process can then. On the processor it returns at once.
+    """
+    device = pick_device(config.device)
+    if device != "cpu":
+        await asyncio.to_thread(lambda: torch.ones(1, device=device).add_(1).item())
 
 
 def open_voices(config: ServeConfig) -> tuple[VoiceShelf, VoiceCache[VoiceRef]]:

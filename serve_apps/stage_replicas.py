@@ -22,7 +22,7 @@ from rocktop_ray.errors import RocktopError
 from rocktop_ray.protocols import ENCODER_RATE, FRAME_RATE, Array, ContentSpec, Noise
 from serve_apps.config import BatchConfig, ServeConfig
 from serve_apps.orders import VoiceRef
-from serve_apps.replicas import open_meter, open_voices, preload, prepare_process, voice_register
+from serve_apps.replicas import check_device, open_meter, open_voices, preload, prepare_process, voice_register
 from serve_apps.voices import VoiceShelf
 
 _CONTENT_RATE = 50
@@ -42,12 +42,14 @@ class _Replica:
     """A computing thread, threads that wait for files, and the meter."""
 
     def __init__(self, config: ServeConfig) -> None:
+        self._config = config
         self._turns = Turns(prepare_process(config))
         self._files = ThreadPoolExecutor(8, "files")
         self._meter = open_meter()
 
     async def check_health(self) -> None:
-        """Answers while the event loop runs; Serve replaces a replica that does not."""
+        """Raises if the GPU is lost; Serve replaces such a replica, and one that does not answer."""
+        await check_device(self._config)
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         """Something that may wait for files."""
