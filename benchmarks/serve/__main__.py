@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class Case:
     changes: dict[str, Any]
 
 
-_HALF = {"cpus": 0.4}
+_SHARE = {"cpus": 0.3}
 CASES = {
     "fused": Case("fused, 1 replica, 2 threads", 2, {"threads": 2}),
     "fused-1": Case("fused, 1 replica, 1 thread", 1, {"threads": 1}),
@@ -38,7 +38,7 @@ CASES = {
         {
             "placement": "split",
             "threads": 2,
-            **dict.fromkeys(("converter", "content", "pitch", "acoustic", "vocoder"), _HALF),
+            **dict.fromkeys(("converter", "content", "pitch", "acoustic", "vocoder"), _SHARE),
         },
     ),
     "split-1": Case(
@@ -47,7 +47,7 @@ CASES = {
         {
             "placement": "split",
             "threads": 1,
-            **dict.fromkeys(("converter", "content", "pitch", "acoustic", "vocoder"), _HALF),
+            **dict.fromkeys(("converter", "content", "pitch", "acoustic", "vocoder"), _SHARE),
         },
     ),
     "narrow": Case(
@@ -63,46 +63,61 @@ def main() -> int:
     options = _options()
     BUILD.mkdir(parents=True, exist_ok=True)
     take = write_take(BUILD / "serve" / "take.wav", options.seconds)
-    costs: list[tuple[str, overhead.Overhead]] = []
-    crowds: list[tuple[str, clients.Crowd]] = []
-    memory: list[tuple[str, float, dict[str, float]]] = []
-    facts = report.machine()
+    found = Findings(report.machine(), options.seconds)
     for name in options.cases:
-        case = CASES[name]
-        tell = _teller(case.name)
-        with serving(**case.changes) as service:
-            tell("is ready")
-            if options.rounds:
-                costs.append(
-                    (case.name, overhead.measure(service, _config(service, case), take, case.threads, options.rounds))
-                )
-                tell("cost measured")
-            for number in options.clients:
-                requests = max(options.least, options.each * number)
-                crowds.append((case.name, clients.measure(service.url, take, options.seconds, number, requests)))
-                tell(f"{number} clients measured")
-            memory.append((case.name, service.ready_seconds, service.memory()))
-    text = f"{facts}\n\n" + "\n".join(
-        part
-        for part in (
-            report.overhead(costs, options.seconds) if costs else "",
-            report.crowds(crowds) if crowds else "",
-            report.memory(memory),
-        )
-        if part
-    )
-    (BUILD / "serve.md").write_text(text)
-    raw = {
-        "costs": [(name, asdict(cost)) for name, cost in costs],
-        "crowds": [(name, asdict(crowd)) for name, crowd in crowds],
-    }
-    (BUILD / "serve.json").write_text(json.dumps(raw, indent=1, default=sorted))
-    print(text)
-    for name, crowd in crowds:
+        _measure(CASES[name], take, options, found)
+        found.keep()  # a long run that is cut short is not lost
+    print(found.text())
+    for name, crowd in found.crowds:
         for reason in crowd.lost:
             print(f"lost: {name}, {crowd.clients} clients: {reason}", file=sys.stderr)
-    same = all(len(cost.digests) == 1 for _, cost in costs) and all(len(crowd.digests) == 1 for _, crowd in crowds)
-    return 0 if same and not any(crowd.lost for _, crowd in crowds) else 1
+    return 0 if found.good() else 1
+
+
+@dataclass
+class Findings:
+    """What was measured so far."""
+
+    machine: str
+    seconds: float
+    costs: list[tuple[str, overhead.Overhead]] = field(default_factory=list)
+    crowds: list[tuple[str, clients.Crowd]] = field(default_factory=list)
+    memory: list[tuple[str, float, dict[str, float]]] = field(default_factory=list)
+
+    def text(self) -> str:
+        """The tables."""
+        parts = [self.machine + "\n"]
+        if self.costs:
+            parts.append(report.overhead(self.costs, self.seconds))
+        if self.crowds:
+            parts.append(report.crowds(self.crowds))
+        return "\n".join([*parts, report.memory(self.memory)])
+
+    def keep(self) -> None:
+        """Tables and raw figures under build/bench."""
+        (BUILD / "serve.md").write_text(self.text())
+        (BUILD / "serve.json").write_text(json.dumps(asdict(self), indent=1, default=sorted))
+
+    def good(self) -> bool:
+        """Whether nothing was lost, and the same bytes came of everything."""
+        same = all(len(cost.digests) == 1 for _, cost in self.costs)
+        return same and all(len(crowd.digests) == 1 and not crowd.lost for _, crowd in self.crowds)
+
+
+def _measure(case: Case, take: Path, options: argparse.Namespace, found: Findings) -> None:
+    tell = _teller(case.name)
+    with serving(**case.changes) as service:
+        tell("is ready")
+        if options.rounds:
+            cost = overhead.measure(service, _config(service, case), take, case.threads, options.rounds)
+            found.costs.append((case.name, cost))
+            tell("cost measured")
+        for number in options.clients:
+            requests = max(options.least, options.each * number)
+            crowd = clients.measure(service.url, take, options.seconds, number, requests)
+            found.crowds.append((case.name, crowd))
+            tell(f"{number} clients measured")
+        found.memory.append((case.name, service.ready_seconds, service.memory()))
 
 
 def _config(service: Service, case: Case) -> ServeConfig:
