@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class RocktopError(Exception):
@@ -18,7 +19,7 @@ class RocktopError(Exception):
     Class attributes (an instance may override ``stage`` and ``retryable``):
         code: stable machine-readable name, snake case.
         stage: where it happened: input, download, audio, content, pitch, retrieval, voice, acoustic, vocoder, output,
-            models, store, queue or jobs.
+            models, store, queue, jobs or training.
         http_status: status of an HTTP answer.
         exit_code: exit status of the command line (sysexits-like, 64-78; 130 for cancelled).
         retryable: True if the same call may succeed later.
@@ -38,9 +39,19 @@ class RocktopError(Exception):
         if retryable is not None:
             self.retryable = retryable
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as it is, whatever a class's constructor wants: errors travel between processes."""
+        return _restored, (type(self), self.args, self.__dict__)
+
     def as_dict(self) -> dict[str, object]:
         """The error as plain data: code, stage, message, retryable."""
         return {"code": self.code, "stage": self.stage, "message": self.message, "retryable": self.retryable}
+
+
+def _restored(kind: type[RocktopError], args: tuple[Any, ...], state: dict[str, Any]) -> RocktopError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class SettingsError(RocktopError):
@@ -191,6 +202,12 @@ class StorageTimeoutError(StorageUnavailableError):
     """The store was silent for too long, or too slow in all."""
 
     code, http_status = "storage_timeout", 504
+
+
+class TrainingError(RocktopError):
+    """Training cannot start, or cannot go on: no usable examples, a loss that is no number, a run that does not fit."""
+
+    code, stage, http_status, exit_code = "training_failed", "training", 500, 70
 
 
 class CancelledError(RocktopError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -44,6 +45,7 @@ from serve_apps.losses import as_rocktop, is_lost
 from serve_apps.observe.meter import NoMeter
 from serve_apps.orders import Advanced, AudioBytes, Event, Finished, Order, Report, Started, VoiceRef
 from serve_apps.remote import RemoteStages
+from serve_apps.requests import FieldsError
 from serve_apps.spool import Spool
 from serve_apps.stages import LocalStages, StagedConverters
 
@@ -410,3 +412,14 @@ def test_what_errors_of_ray_mean() -> None:
     assert not is_lost(own_error) and as_rocktop(own_error, "it") is own_error.cause
     odd = as_rocktop(RayTaskError("f", "trace", ValueError("secret")), "the vocoder")
     assert type(odd) is RocktopError and "secret" not in odd.message and odd.http_status == 500
+
+
+def test_errors_travel_between_processes_whole() -> None:
+    fields = pickle.loads(pickle.dumps(FieldsError([{"field": "key", "message": "too high"}])))
+    assert type(fields) is FieldsError and fields.problems[0]["field"] == "key" and str(fields) == "key: too high"
+    busy = pickle.loads(pickle.dumps(BusyError("full", retry_after=7)))
+    assert busy.retry_after == 7 and busy.args == ("full",) and busy.message == "full"
+    staged = pickle.loads(pickle.dumps(AudioError("bad", stage="pitch", retryable=True)))
+    assert staged.stage == "pitch" and staged.retryable
+    through = RayTaskError("f", "trace", fields).as_instanceof_cause()
+    assert as_rocktop(through, "it") is fields

@@ -148,7 +148,7 @@ def test_a_lost_stage_costs_a_call(split: Deployed, direct: Callable[..., bytes]
     assert [result == direct(hz=200.0 + n % 5) for n, result in enumerate(results)] == [True] * 50
 
 
-def test_closing_stops_the_work(fused: Deployed) -> None:
+def test_a_long_take_holds_up_no_short_one_and_closing_stops_the_work(fused: Deployed) -> None:
     target = Spool.new_key("results")
     order = fused.order(240.0, target=target)
 
@@ -156,6 +156,8 @@ def test_closing_stops_the_work(fused: Deployed) -> None:
         async with aclosing(fused.conversions.run(order)) as events:
             async for event in events:
                 if isinstance(event, Advanced):
+                    await fused.bytes(fused.order())
+                    assert not list(fused.spool.store.list(target))
                     break
         began = time.monotonic()
         await asyncio.gather(*(fused.bytes(fused.order()) for _ in range(8)))  # as many as there are places
