@@ -85,10 +85,12 @@ def _run(launch: Launch, stop: threading.Event, *, dashboard: bool, verbose: boo
             logging_level=logging.INFO if verbose else logging.ERROR,
         )
         _handle_signals(stop)  # Ray has put a handler of its own in place
+        _unless(stop)
         serve.start(http_options={**launch.http, "host": launch.host, "port": launch.port})
         _say("loading the models ...")
         from serve_apps.app import build_app
 
+        _unless(stop)
         try:
             serve.run(build_app(launch.config), name="rocktop", route_prefix="/")
         except RuntimeError as error:
@@ -97,10 +99,10 @@ def _run(launch: Launch, stop: threading.Event, *, dashboard: bool, verbose: boo
         stop.wait()
         _say("stopping ...")
     finally:
-        if ray.is_initialized():
-            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # Ray complains of what it ends itself
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # Ray complains of what it ends itself
+            if ray.is_initialized():
                 serve.shutdown()
-                ray.shutdown()
+            ray.shutdown()  # also of a Ray that was interrupted while it started
 
 
 def _environment() -> None:
@@ -128,9 +130,7 @@ def _tell(launch: Launch, dashboard: str | None, seconds: float) -> None:
     if dashboard:
         _say(f"  dashboard  http://{dashboard}/")
         if os.environ["RAY_AUTH_MODE"] == "token":
-            _say(
-                "             asks for a token: 'ray get-auth-token'; in a shell: RAY_AUTH_MODE=token serve status"
-            )
+            _say("             asks for a token: 'ray get-auth-token'; in a shell: RAY_AUTH_MODE=token serve status")
     _say("stop with Ctrl-C")
 
 
@@ -161,6 +161,12 @@ def _until_told() -> Iterator[threading.Event]:
         yield stop
     except KeyboardInterrupt:
         _say("stopped")
+
+
+def _unless(stop: threading.Event) -> None:
+    """Interrupts if somebody asked for it while no exception could be raised: in a callback of the interpreter."""
+    if stop.is_set():
+        raise KeyboardInterrupt
 
 
 def _handle_signals(stop: threading.Event) -> None:
