@@ -76,4 +76,4 @@ def test_nothing_inline_nothing_foreign_no_text_becomes_code() -> None:
 def test_modules_stay_readable() -> None:
     for path, file in studio.page_files().items():
         if path.endswith(".js"):
-            assert file.data.count(b"\n") <= 420, path
+            assert file.data.count(b"\n") <= 400, path

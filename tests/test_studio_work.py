@@ -48,9 +48,9 @@ def test_drop_convert_play_switch_and_download(studio: Watched, server: Any) -> 
     first = studio.seconds()
     studio.until("document.querySelector('.transport .time').textContent > '0:00.200'")
     assert studio.seconds() > first
-    assert page.get_attribute(".ab .b", "aria-checked") == "true"
+    assert page.get_attribute(".ab .b", "aria-pressed") == "true"
     page.keyboard.press("x")
-    assert page.get_attribute(".ab .a", "aria-checked") == "true"
+    assert page.get_attribute(".ab .a", "aria-pressed") == "true"
     with page.expect_download() as coming:
         page.click(".result.done >> text=Download")
     with server.client() as client:

@@ -51,7 +51,11 @@ export function problemOf(data, status = 0, headers = null, requestId = "") {
 }
 
 const unreachable = () =>
-  new Problem({ code: "offline", retryable: true, detail: "The server does not answer. Is it running, and are you online?" });
+  new Problem({
+    code: "offline",
+    retryable: true,
+    detail: "The server does not answer. Is it running, and are you online?",
+  });
 
 export class Api {
   /** `askKey(refused)` resolves to a key, or null; `reached(yes)` hears whether the server answered. */
@@ -96,7 +100,12 @@ export class Api {
       if (response.ok) return response;
       if (response.status === 401 && (await this.newKey(key))) continue;
       const data = await response.json().catch(() => null);
-      throw problemOf(data, response.status, (name) => response.headers.get(name), response.headers.get("X-Request-Id"));
+      throw problemOf(
+        data,
+        response.status,
+        (name) => response.headers.get(name),
+        response.headers.get("X-Request-Id"),
+      );
     }
   }
 

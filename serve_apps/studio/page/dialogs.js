@@ -38,14 +38,25 @@ const cancel = (close) => button({ text: "Cancel", press: () => close() });
 
 export function confirm(title, text, verb) {
   return ask(title, (close) =>
-    el("div", {}, el("p", {}, text), buttons(cancel(close), button({ text: verb, class: "danger", press: () => close(true) }))),
+    el(
+      "div",
+      {},
+      el("p", {}, text),
+      buttons(cancel(close), button({ text: verb, class: "danger", press: () => close(true) })),
+    ),
   ).then(Boolean);
 }
 
 /** A form with one field; resolves to its text or null. */
 function askText(title, text, label, verb, attributes) {
   return ask(title, (close) => {
-    const input = el("input", { id: "ask-text", required: true, autocomplete: "off", spellcheck: "false", ...attributes });
+    const input = el("input", {
+      id: "ask-text",
+      required: true,
+      autocomplete: "off",
+      spellcheck: "false",
+      ...attributes,
+    });
     const submit = (event) => {
       event.preventDefault();
       if (input.value.trim()) close(input.value.trim());
@@ -74,10 +85,37 @@ export function askUrl(value = "") {
 }
 
 const KEYS = [
-  ["Listen", [["Space", "play, pause"], ["X", "switch between A and B"], ["A  B", "hear A, hear B"], ["M", "same loudness for A and B"],
-    ["←  →", "back, forward 1 s (Shift: 5 s, Alt: 0.1 s)"], ["Home  End", "start, end"]]],
-  ["Loop and zoom", [["L", "loop on, off"], ["[  ]", "loop starts, ends here"], ["Esc", "no loop region"], ["+  −", "zoom in, out"], ["0", "show all"]]],
-  ["Work", [["R", "record, stop"], ["O", "open files"], ["Ctrl/⌘ Enter", "convert"], ["↑  ↓", "previous, next take (in the list)"], ["?", "this page"]]],
+  [
+    "Listen",
+    [
+      ["Space", "play, pause"],
+      ["X", "switch between A and B"],
+      ["A  B", "hear A, hear B"],
+      ["M", "same loudness for A and B"],
+      ["←  →", "back, forward 1 s (Shift: 5 s, Alt: 0.1 s)"],
+      ["Home  End", "start, end"],
+    ],
+  ],
+  [
+    "Loop and zoom",
+    [
+      ["L", "loop on, off"],
+      ["[  ]", "loop starts, ends here"],
+      ["Esc", "no loop region"],
+      ["+  −", "zoom in, out"],
+      ["0", "show all"],
+    ],
+  ],
+  [
+    "Work",
+    [
+      ["R", "record, stop"],
+      ["O", "open files"],
+      ["Ctrl/⌘ Enter", "convert"],
+      ["↑  ↓", "previous, next take (in the list)"],
+      ["?", "this page"],
+    ],
+  ],
 ];
 
 export function showHelp() {
@@ -104,16 +142,30 @@ export function showHelp() {
               el(
                 "dl",
                 {},
-                rows.map(([keys, what]) => [
-                  el("dt", {}, keys.split("  ").map((key) => el("kbd", {}, key))),
-                  el("dd", {}, what),
-                ]).flat(),
+                rows
+                  .map(([keys, what]) => [
+                    el(
+                      "dt",
+                      {},
+                      keys.split("  ").map((key) => el("kbd", {}, key)),
+                    ),
+                    el("dd", {}, what),
+                  ])
+                  .flat(),
               ),
             ),
           ),
         ),
-        el("p", {}, "In the pictures: press to go there, drag to loop, double-press to end the loop, Ctrl or Alt with the wheel zooms, Shift with the wheel moves."),
-        el("p", {}, "A and B play on one clock: both start at the same sample, and switching only changes which one is heard."),
+        el(
+          "p",
+          {},
+          "In the pictures: press to go there, drag to loop, double-press to end the loop, Ctrl or Alt with the wheel zooms, Shift with the wheel moves.",
+        ),
+        el(
+          "p",
+          {},
+          "A and B play on one clock: both start at the same sample, and switching only changes which one is heard.",
+        ),
         el("label", { class: "check", for: "single-keys" }, single, "Single keys work as shortcuts"),
       );
     },
@@ -144,4 +196,3 @@ export function notice(text, { kind = "error", action = null } = {}) {
   if (kind === "done") setTimeout(() => node.remove(), 6000);
   return node;
 }
-

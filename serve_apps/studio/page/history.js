@@ -6,8 +6,15 @@ import { differences } from "./settings.js";
 import { clock, signed } from "./units.js";
 
 const STAGES = {
-  decode: "reading", prepare: "preparing", pitch: "melody", content: "content units", retrieval: "index",
-  acoustic: "acoustic model", vocoder: "vocoder", finish: "finishing", encode: "writing",
+  decode: "reading",
+  prepare: "preparing",
+  pitch: "melody",
+  content: "content units",
+  retrieval: "index",
+  acoustic: "acoustic model",
+  vocoder: "vocoder",
+  finish: "finishing",
+  encode: "writing",
 };
 
 export class History {
@@ -27,7 +34,11 @@ export class History {
       this.root,
       this.session.takes.length
         ? this.session.takes.map((take) => this.takeNode(take))
-        : el("p", { class: "hint" }, "Takes and what was made of them are listed here. They stay with the server for a while; this tab remembers which are yours."),
+        : el(
+            "p",
+            { class: "hint" },
+            "Takes and what was made of them are listed here. They stay with the server for a while; this tab remembers which are yours.",
+          ),
       this.archives(),
     );
     if (within && focus) this.root.querySelector(`[data-focus="${CSS.escape(focus)}"]`)?.focus();
@@ -39,8 +50,12 @@ export class History {
     const title = el(
       "button",
       {
-        type: "button", class: "take-name", "aria-current": chosen ? "true" : undefined, data: { focus: take.id },
-        title: `${take.name}: hear the take in A, its newest result in B`, on: { click: () => this.act.select(take) },
+        type: "button",
+        class: "take-name",
+        "aria-current": chosen ? "true" : undefined,
+        data: { focus: take.id },
+        title: `${take.name}: hear the take in A, its newest result in B`,
+        on: { click: () => this.act.select(take) },
       },
       el("span", {}, take.name),
     );
@@ -53,10 +68,19 @@ export class History {
         title,
         el("span", { class: "length" }, take.seconds ? clock(take.seconds, 1) : ""),
         this.slotButtons(take, null),
-        button({ glyph: "close", label: `Remove ${take.name} from the list`, class: "icon small", press: () => this.act.removeTake(take) }),
+        button({
+          glyph: "close",
+          label: `Remove ${take.name} from the list`,
+          class: "icon small",
+          press: () => this.act.removeTake(take),
+        }),
       ),
       take.error && el("p", { class: "bad" }, take.error),
-      el("ol", { class: "results" }, [...take.results].reverse().map((result) => this.resultNode(take, result))),
+      el(
+        "ol",
+        { class: "results" },
+        [...take.results].reverse().map((result) => this.resultNode(take, result)),
+      ),
     );
   }
 
@@ -70,8 +94,12 @@ export class History {
         return el(
           "button",
           {
-            type: "button", class: `slot-button ${slot.toLowerCase()}`, "aria-pressed": String(held), "aria-label": `${slot}: ${result ? `result ${result.number}` : "the take"}`,
-            title: `Put into ${slot}`, data: { focus: `${take.id} ${result?.id ?? ""} ${slot}` },
+            type: "button",
+            class: `slot-button ${slot.toLowerCase()}`,
+            "aria-pressed": String(held),
+            "aria-label": `${slot}: ${result ? `result ${result.number}` : "the take"}`,
+            title: `Put into ${slot}`,
+            data: { focus: `${take.id} ${result?.id ?? ""} ${slot}` },
             on: { click: () => this.act.assign(slot, take, result) },
           },
           slot,
@@ -138,9 +166,27 @@ export class History {
     const { act } = this;
     const busy = !problem && (!job || !FINAL.has(job.status));
     if (busy) return [button({ glyph: "stop", text: "Cancel", class: "plain", press: () => act.cancel(result) })];
-    const settings = job && button({ text: "Settings", class: "plain", title: "Put these settings into the form", press: () => act.adopt(result) });
-    const again = button({ glyph: "again", text: "Again", class: "plain", title: "Convert the take with the settings of the form", press: () => act.retry(take) });
-    const remove = button({ glyph: "trash", label: `Remove result ${result.number}`, class: "icon small", press: () => act.remove(take, result) });
+    const settings =
+      job &&
+      button({
+        text: "Settings",
+        class: "plain",
+        title: "Put these settings into the form",
+        press: () => act.adopt(result),
+      });
+    const again = button({
+      glyph: "again",
+      text: "Again",
+      class: "plain",
+      title: "Convert the take with the settings of the form",
+      press: () => act.retry(take),
+    });
+    const remove = button({
+      glyph: "trash",
+      label: `Remove result ${result.number}`,
+      class: "icon small",
+      press: () => act.remove(take, result),
+    });
     if (job?.status !== "done") return [again, settings, el("span", { class: "gap" }), remove];
     const load = button({ glyph: "download", text: "Download", class: "plain", press: () => act.download(result) });
     return [load, settings, again, el("span", { class: "gap" }), remove];
@@ -155,7 +201,8 @@ export class History {
       if (FINAL.has(state)) continue;
       const [, old] = node.children;
       const fresh = this.stateNode(result);
-      if (old.textContent !== fresh.textContent || old.firstChild?.value !== fresh.firstChild?.value) old.replaceWith(fresh);
+      if (old.textContent !== fresh.textContent || old.firstChild?.value !== fresh.firstChild?.value)
+        old.replaceWith(fresh);
     }
   }
 
@@ -174,7 +221,8 @@ export class History {
         { class: "batch" },
         el("span", {}, `Batch of ${jobs.length}, ${done} done`),
         open && button({ glyph: "stop", text: "Cancel all", class: "plain", press: () => this.act.cancelBatch(batch) }),
-        done > 0 && button({ glyph: "download", text: "All as ZIP", class: "plain", press: () => this.act.archive(batch) }),
+        done > 0 &&
+          button({ glyph: "download", text: "All as ZIP", class: "plain", press: () => this.act.archive(batch) }),
       );
     });
   }
@@ -195,10 +243,25 @@ export class History {
 function progressNode(text, fraction) {
   const bar = el("progress", { max: "1", "aria-label": text });
   if (fraction !== null) bar.value = fraction;
-  return el("div", { class: "progress" }, bar, el("span", {}, fraction ? `${text}, ${Math.round(100 * fraction)} %` : text));
+  return el(
+    "div",
+    { class: "progress" },
+    bar,
+    el("span", {}, fraction ? `${text}, ${Math.round(100 * fraction)} %` : text),
+  );
 }
 
-const KINDS = { flac: "FLAC 24-bit", flac16: "FLAC 16-bit", wav: "WAV float", wav24: "WAV 24-bit", wav16: "WAV 16-bit", ogg: "Opus", webm: "Opus WebM", mp3: "MP3", m4a: "AAC" };
+const KINDS = {
+  flac: "FLAC 24-bit",
+  flac16: "FLAC 16-bit",
+  wav: "WAV float",
+  wav24: "WAV 24-bit",
+  wav16: "WAV 16-bit",
+  ogg: "Opus",
+  webm: "Opus WebM",
+  mp3: "MP3",
+  m4a: "AAC",
+};
 
 function kindOf(job, type) {
   const { format, rate, bitrate } = job.output ?? {};

@@ -8,7 +8,9 @@ const AUDIO = /\.(wav|wave|flac|aif|aiff|aifc|caf|mp3|ogg|oga|opus|m4a|mp4|aac|w
 export function listenForTakes({ files, address, refused }) {
   const give = (list) => {
     const all = [...list];
-    const audio = all.filter((file) => file.type.startsWith("audio/") || file.type.startsWith("video/") || AUDIO.test(file.name));
+    const audio = all.filter(
+      (file) => file.type.startsWith("audio/") || file.type.startsWith("video/") || AUDIO.test(file.name),
+    );
     const rest = all.filter((file) => !audio.includes(file));
     if (audio.length) files(audio);
     if (rest.length) refused(rest.map((file) => file.name));

@@ -4,7 +4,7 @@ import { preference } from "./dom.js";
 import { clamp } from "./units.js";
 
 const TYPING = "input:not([type=checkbox]):not([type=range]):not([type=radio]):not([type=button]), textarea, select";
-const ARROWS = "input[type=range], [role=radiogroup], .history";
+const ARROWS = "input[type=range]";
 const PRESSED = "button, a[href], summary, input[type=checkbox], [role=button]";
 
 /** `act` holds the page's own deeds: convert, record, open, help, toggleLoop, toggleMatch. */
@@ -13,7 +13,8 @@ export function listenToKeys({ transport, view, act }) {
     const here = transport.position;
     const loop = transport.loop ?? { start: 0, end: transport.seconds };
     const region = { ...loop, [edge]: here };
-    if (region.end <= region.start) region[edge === "start" ? "end" : "start"] = edge === "start" ? transport.seconds : 0;
+    if (region.end <= region.start)
+      region[edge === "start" ? "end" : "start"] = edge === "start" ? transport.seconds : 0;
     transport.setLoop(region, true);
   };
   const nudge = (event, direction) => {

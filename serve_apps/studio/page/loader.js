@@ -53,7 +53,9 @@ export class Loader {
     }
     this.say(slot, "loading…");
     try {
-      const clip = await this.clips.get(key, () => (held.result ? this.resultBlob(held.result) : this.takeBlob(held.take)));
+      const clip = await this.clips.get(key, () =>
+        held.result ? this.resultBlob(held.result) : this.takeBlob(held.take),
+      );
       if (!held.take.seconds) held.take.seconds = clip.seconds;
       if (!still()) return;
       this.say(slot, "");

@@ -32,7 +32,7 @@ const clips = new Clips();
 const stage = new Stage(byId("lanes"), { transport, view, theme, open: () => pick(), record: () => record() });
 const loader = new Loader({ api, session, clips, transport, failed: notice, melodies: () => stage.melodyChanged() });
 const settings = new SettingsForm(byId("settings"));
-const voices = new Voices(byId("voice"), api);
+const voices = new Voices(byId("voice"), api, limits);
 const work = new Work({ api, session, loader, clips, settings, voices, limits });
 const bar = new TransportBar(byId("transport"), byId("slots"), { transport, session });
 
@@ -44,7 +44,8 @@ const pick = listenForTakes({
     showPane("stage");
   },
   address: (text) => addAddress(text),
-  refused: (names) => notice(`Not an audio file: ${names.join(", ")}. Add WAV, FLAC, AIFF, MP3, Opus or M4A; voices go into “Voices…”.`),
+  refused: (names) =>
+    notice(`Not an audio file: ${names.join(", ")}. Add WAV, FLAC, AIFF, MP3, Opus or M4A; voices go into “Voices…”.`),
 });
 
 const recorder = new RecorderPanel(byId("recorder"), byId("record"), {
@@ -168,7 +169,10 @@ document.addEventListener("click", (event) => {
   const pressed = event.detail > 0 && event.composedPath().find((node) => node.tagName === "BUTTON");
   if (pressed && !pressed.closest("dialog")) pressed.blur();
 });
-document.addEventListener("pointerup", ({ target: node }) => node.matches?.("input[type=range]") && setTimeout(() => node.blur()));
+document.addEventListener(
+  "pointerup",
+  ({ target: node }) => node.matches?.("input[type=range]") && setTimeout(() => node.blur()),
+);
 
 listenToKeys({
   transport,
@@ -186,6 +190,10 @@ listenToKeys({
   },
 });
 
+window.addEventListener("beforeunload", (event) => {
+  if (recorder.recorder.recording || work.uploads.size) event.preventDefault();
+});
+
 // Start
 
 let begun = false;
@@ -194,13 +202,15 @@ let begun = false;
 async function begin() {
   try {
     await voices.load();
-    const [formats, models, numbers] = await Promise.all(["/v1/formats", "/v1/models", "/v1/limits"].map((path) => api.json(path)));
+    const [formats, models, numbers] = await Promise.all(
+      ["/v1/formats", "/v1/models", "/v1/limits"].map((path) => api.json(path)),
+    );
     settings.setFormats(formats.formats);
     settings.setExtractors(models.pitch_extractors);
     Object.assign(limits, numbers);
     if (begun) return;
-    begun = true;
     const running = await session.restore(api);
+    begun = true;
     running.forEach((id) => work.follower.follow(id));
     session.changed();
   } catch (problem) {

@@ -8,7 +8,8 @@ export class CannotRecord extends Error {}
 const REASONS = {
   NotAllowedError: "The browser was not allowed to use the microphone. Allow it in the address bar, then try again.",
   NotFoundError: "No input was found. Connect a microphone or an interface, then try again.",
-  NotReadableError: "The input is in use by another program, or its driver refused. Close the other program, then try again.",
+  NotReadableError:
+    "The input is in use by another program, or its driver refused. Close the other program, then try again.",
   OverconstrainedError: "That input is gone. Choose another one.",
 };
 
@@ -86,7 +87,8 @@ export class Recorder {
     if (!samples.length) return;
     this.writer?.push(samples);
     this.heard({ peak, frames: this.writer?.frames ?? 0 });
-    if (this.writer && this.writer.frames >= this.limit * this.rate) this.ended("The longest take that the server accepts was reached.");
+    if (this.writer && this.writer.frames >= this.limit * this.rate)
+      this.ended("The longest take that the server accepts was reached.");
   }
 
   /** The recording as a WAV file; null if nothing was captured. The input is let go. */

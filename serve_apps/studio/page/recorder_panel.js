@@ -39,8 +39,24 @@ export class RecorderPanel {
     );
     this.channels.value = String(preference.get("channels", 1));
     this.bits.value = String(preference.get("bits", 32));
-    this.bar = el("div", { class: "level", role: "meter", "aria-label": "Input level", "aria-valuemin": String(LOW_DB), "aria-valuemax": "0" }, el("i"), el("u"));
-    this.clip = button({ text: "CLIP", class: "clip", label: "Clip light, press to reset", press: () => this.clip.classList.remove("on") });
+    this.bar = el(
+      "div",
+      {
+        class: "level",
+        role: "meter",
+        "aria-label": "Input level",
+        "aria-valuemin": String(LOW_DB),
+        "aria-valuemax": "0",
+      },
+      el("i"),
+      el("u"),
+    );
+    this.clip = button({
+      text: "CLIP",
+      class: "clip",
+      label: "Clip light, press to reset",
+      press: () => this.clip.classList.remove("on"),
+    });
     this.number = el("span", { class: "db" });
     this.time = el("output", { class: "time" }, clock(0, 1));
     this.go = button({ glyph: "record", text: "Start", class: "go", press: () => this.press() });
@@ -111,7 +127,10 @@ export class RecorderPanel {
     }
     const [track] = this.recorder.stream.getAudioTracks();
     const current = track.getSettings().deviceId ?? "";
-    replace(this.device, (await inputs()).map(({ id, name }) => el("option", { value: id }, name)));
+    replace(
+      this.device,
+      (await inputs()).map(({ id, name }) => el("option", { value: id }, name)),
+    );
     this.device.value = current;
     preference.set("device", current);
     const wide = this.recorder.channels === 1 ? "mono" : "stereo";

@@ -19,6 +19,7 @@ export class Session extends EventTarget {
     this.takes = [];
     this.slots = { A: null, B: null };
     this.selected = null;
+    this.restored = false;
   }
 
   changed(what = "list") {
@@ -96,6 +97,7 @@ export class Session extends EventTarget {
   }
 
   save() {
+    if (!this.restored) return; // what is kept from before the reload has not been read yet
     const takes = this.takes
       .map((take) => ({
         id: take.id,
@@ -111,7 +113,7 @@ export class Session extends EventTarget {
     }
   }
 
-  /** Find the takes of before a reload; jobs that the server no longer has are left out. */
+  /** Find the takes of before a reload; jobs that the server no longer has are left out. Raises Problem. */
   async restore(api) {
     let saved;
     try {
@@ -120,10 +122,25 @@ export class Session extends EventTarget {
       saved = null;
     }
     const running = [];
+    const gone = (problem) => {
+      if (problem.status === 404) return null;
+      throw problem;
+    };
+    const found = [];
     for (const old of saved?.takes ?? []) {
-      const jobs = await Promise.all(old.jobs.map(([, id]) => api.job(id).catch(() => null)));
+      found.push([old, await Promise.all(old.jobs.map(([, id]) => api.job(id).catch(gone)))]);
+    }
+    for (const [old, jobs] of found) {
       if (!jobs.some(Boolean)) continue;
-      const take = { id: old.id, name: old.name, blob: null, url: null, seconds: old.seconds, error: null, results: [] };
+      const take = {
+        id: old.id,
+        name: old.name,
+        blob: null,
+        url: null,
+        seconds: old.seconds,
+        error: null,
+        results: [],
+      };
       for (const [at, job] of jobs.entries()) {
         if (!job) continue;
         const result = { id: nextId(), take, job, sent: 1, problem: null, number: old.jobs[at][0] };
@@ -133,8 +150,9 @@ export class Session extends EventTarget {
       }
       this.takes.push(take);
     }
-    const chosen = this.takes.find((take) => take.id === saved?.selected) ?? this.takes[0];
-    if (chosen) this.select(chosen);
+    this.restored = true;
+    const chosen = this.selected ?? this.takes.find((take) => take.id === saved?.selected) ?? this.takes[0];
+    if (chosen && chosen !== this.selected) this.select(chosen);
     return running;
   }
 }

@@ -1,8 +1,9 @@
 // The form of the settings: one row per field, with its explanation, and a way back to what the voice wants.
 
-import { button, el, icon, preference, replace } from "./dom.js";
+import { button, el, preference, replace } from "./dom.js";
+import { CONTROLS } from "./settings_controls.js";
 import { defaultsOf, FIELDS, fieldsOf, FOLDED, GROUPS, lossless } from "./settings.js";
-import { clamp, kilohertz, noteName, midi } from "./units.js";
+import { kilohertz, midi, noteName } from "./units.js";
 
 const OUTPUT = ["format", "rate", "bitrate", "normalise"];
 const RATES = [48_000, 44_100, 96_000, 88_200, 32_000, 24_000, 22_050, 16_000];
@@ -27,7 +28,12 @@ export class SettingsForm {
       details.addEventListener("toggle", () => preference.set(`fold.${group}`, details.open));
       return details;
     });
-    this.resetAll = button({ glyph: "reset", text: "Reset", title: "All settings as the voice wants them", press: () => this.reset() });
+    this.resetAll = button({
+      glyph: "reset",
+      text: "Reset",
+      title: "All settings as the voice wants them",
+      press: () => this.reset(),
+    });
     replace(this.root, el("div", { class: "head" }, el("h3", {}, "Settings"), this.resetAll), groups);
     this.show();
   }
@@ -118,7 +124,11 @@ export class SettingsForm {
 
   /** Extractors of /v1/models; those that are missing are shown, and say how to get them. */
   setExtractors(extractors) {
-    const choices = extractors.map(({ name, installed }) => [name, installed ? name : `${name} (not installed)`, !installed]);
+    const choices = extractors.map(({ name, installed }) => [
+      name,
+      installed ? name : `${name} (not installed)`,
+      !installed,
+    ]);
     this.rows.get("pitch").control.setChoices([["", "the voice's own"], ...choices]);
     this.show();
   }
@@ -154,7 +164,8 @@ export class SettingsForm {
     let why = "";
     if (voice && name === "auto_key") {
       if (!voice.median_f0) why = "This voice does not say where it sings.";
-      else note.textContent = `The voice sings around ${noteName(Math.round(midi(voice.median_f0)))} (${Math.round(voice.median_f0)} Hz).`;
+      else
+        note.textContent = `The voice sings around ${noteName(Math.round(midi(voice.median_f0)))} (${Math.round(voice.median_f0)} Hz).`;
       note.hidden = false;
     }
     if (voice && name === "index_rate" && voice.index_vectors === 0) why = "This voice has no index.";
@@ -167,7 +178,8 @@ export class SettingsForm {
       note.textContent = `The voice asks for ${voice.default_extractor}.`;
       note.hidden = this.values.pitch !== "";
     }
-    if (voice && ["key", "pitch", "median_radius", "autotune"].includes(name) && voice.uses_f0 === false) why = "This voice follows no melody.";
+    if (voice && ["key", "pitch", "median_radius", "autotune"].includes(name) && voice.uses_f0 === false)
+      why = "This voice follows no melody.";
     control.disable(Boolean(why));
     if (why) note.textContent = why;
     if (why) note.hidden = false;
@@ -214,128 +226,3 @@ function bitratesOf(format, rate) {
   if (known?.max) return all.filter((bits) => bits >= (known.min ?? 0) && bits <= known.max);
   return all;
 }
-
-// Controls: {nodes, show(value), disable(off), focus(), setChoices?}
-
-const CONTROLS = {
-  range({ low, high, step, unit, show, ends }, id, change) {
-    const digits = step >= 1 ? 0 : step >= 0.1 ? 1 : 2;
-    const slide = el("input", {
-      type: "range", id, min: String(low), max: String(high), step: String(step), "aria-describedby": `${id}-why`,
-      on: { input: () => change(Number(slide.value)) },
-    });
-    const number = el("input", {
-      type: "number", min: String(low), max: String(high), step: String(step), class: "short", "aria-label": "exact value",
-      on: { change: () => change(number.value === "" ? low : clamp(Number(number.value), low, high)) },
-    });
-    return {
-      nodes: [slide, number, unit && el("span", { class: "unit" }, unit), ends && el("p", { class: "ends" }, el("span", {}, ends[0]), el("span", {}, ends[1]))],
-      show(value) {
-        slide.value = String(value);
-        number.value = String(Number(value.toFixed(digits)));
-        slide.setAttribute("aria-valuetext", show ? show(value) : `${value.toFixed(digits)} ${unit ?? ""}`.trim());
-        number.setAttribute("aria-label", document.querySelector(`label[for="${id}"]`)?.textContent ?? id);
-      },
-      disable: (off) => (slide.disabled = number.disabled = off),
-      focus: () => slide.focus(),
-    };
-  },
-
-  number({ low, high }, id, change) {
-    const input = el("input", {
-      type: "number", id, min: String(low), max: String(high), step: "1", "aria-describedby": `${id}-why`,
-      on: { change: () => change(clamp(Math.round(Number(input.value) || 0), low, high)) },
-    });
-    return {
-      nodes: [input],
-      show: (value) => (input.value = String(value)),
-      disable: (off) => (input.disabled = off),
-      focus: () => input.focus(),
-    };
-  },
-
-  switch(field, id, change) {
-    const input = el("input", {
-      type: "checkbox", id, role: "switch", "aria-describedby": `${id}-why`, on: { change: () => change(input.checked) },
-    });
-    return {
-      nodes: [input],
-      show: (value) => (input.checked = value),
-      disable: (off) => (input.disabled = off),
-      focus: () => input.focus(),
-    };
-  },
-
-  choice({ choices, standard }, id, change) {
-    const select = el("select", {
-      id, "aria-describedby": `${id}-why`,
-      on: { change: () => change(typeof standard === "number" ? Number(select.value) : select.value) },
-    });
-    let shown = "";
-    const setChoices = (wanted) => {
-      if (JSON.stringify(wanted) === shown) return;
-      shown = JSON.stringify(wanted);
-      replace(select, wanted.map(([value, label, off]) => el("option", { value: String(value), disabled: Boolean(off) }, label)));
-    };
-    setChoices(choices);
-    return {
-      nodes: [select],
-      show: (value) => (select.value = String(value)),
-      disable: (off) => (select.disabled = off),
-      focus: () => select.focus(),
-      setChoices,
-    };
-  },
-
-  /** Whole semitones with a stepper, and hundredths apart. */
-  key({ low, high }, id, change) {
-    let [whole, cents] = [0, 0];
-    const tell = () => change(clamp(Number((whole + cents / 100).toFixed(2)), low, high));
-    const step = (by) => {
-      whole = clamp(whole + by, low, high);
-      tell();
-    };
-    const number = el("input", {
-      type: "number", id, min: String(low), max: String(high), step: "1", "aria-describedby": `${id}-why`,
-      on: {
-        change: () => {
-          const value = clamp(Number(number.value) || 0, low, high);
-          whole = Math.round(value);
-          if (value !== whole) cents = Math.round(100 * (value - whole));
-          tell();
-        },
-      },
-    });
-    const fine = el("input", {
-      type: "range", min: "-50", max: "50", step: "1", "aria-label": "Fine tune in cents", title: "Fine tune",
-      on: {
-        input: () => {
-          cents = Number(fine.value);
-          tell();
-        },
-      },
-    });
-    const shown = el("span", { class: "unit cents" });
-    const stepper = (by, label) =>
-      el("button", { type: "button", class: "step", "aria-label": label, title: label, on: { click: () => step(by) } }, Math.abs(by) === 12 ? (by < 0 ? "−12" : "+12") : icon(by < 0 ? "minus" : "plus"));
-    const buttons = [stepper(-12, "Octave down"), stepper(-1, "Semitone down"), stepper(1, "Semitone up"), stepper(12, "Octave up")];
-    return {
-      nodes: [
-        el("div", { class: "stepper" }, buttons[0], buttons[1], number, buttons[2], buttons[3]),
-        el("div", { class: "fine" }, el("span", { class: "unit" }, "fine"), fine, shown),
-      ],
-      show(value) {
-        whole = Math.round(value);
-        cents = Math.round(100 * (value - whole));
-        number.value = String(whole);
-        fine.value = String(cents);
-        shown.textContent = `${cents > 0 ? "+" : cents < 0 ? "−" : ""}${Math.abs(cents)} ct`;
-        fine.setAttribute("aria-valuetext", `${cents} cents`);
-      },
-      disable(off) {
-        for (const part of [number, fine, ...buttons]) part.disabled = off;
-      },
-      focus: () => number.focus(),
-    };
-  },
-};

@@ -1,16 +1,16 @@
 // The lanes: ruler, both waveforms, spectrogram, piano roll; one view, one playhead, one loop over all of them.
 
 import { Sheet } from "./canvas.js";
+import { displayTools, RANGES } from "./display.js";
 import { button, colour, el, preference, replace } from "./dom.js";
 import { drawLine, drawRoll, noteRange } from "./melody.js";
-import { Axis, drawFrequencies, drawScale, Spectrogram, TOPS } from "./spectrogram.js";
-import { clamp, clock, decibels, hertz, kilohertz, noteName, pitchName } from "./units.js";
+import { listenToPointer } from "./pointer.js";
+import { Axis, drawFrequencies, drawScale, Spectrogram } from "./spectrogram.js";
+import { clamp, clock, decibels, noteName, pitchName } from "./units.js";
 import { ticks } from "./view.js";
 import { drawWaveform } from "./waveform.js";
 
 const SLOTS = ["A", "B"];
-const RANGES = [[-100, -10], [-90, -10], [-80, -10], [-70, -10], [-60, -10]];
-const DRAG = 4; // pixels that make a drag of a click
 const FINEST = 1.5; // most picture pixels to a CSS pixel of the spectrogram
 
 export class Stage {
@@ -81,64 +81,8 @@ export class Stage {
       this.empty,
     );
     this.readout = el("p", { class: "readout", "aria-hidden": "true" });
-    replace(this.root, this.toolbar(), this.surface, this.readout);
-    this.listen();
-  }
-
-  toolbar() {
-    const remember = (name, value) => preference.set(name, value);
-    const top = el(
-      "select",
-      { "aria-label": "Highest frequency", on: { change: () => this.setAxis(Number(top.value), this.axis.logarithmic) } },
-      TOPS.map((value) => el("option", { value: String(value) }, kilohertz(value))),
-    );
-    top.value = String(this.axis.top);
-    const scale = el(
-      "select",
-      { "aria-label": "Frequency scale", on: { change: () => this.setAxis(this.axis.top, scale.value === "log") } },
-      el("option", { value: "log" }, "log"),
-      el("option", { value: "linear" }, "linear"),
-    );
-    scale.value = this.axis.logarithmic ? "log" : "linear";
-    const floor = el(
-      "select",
-      {
-        "aria-label": "Lowest level shown",
-        class: "floor",
-        on: {
-          change: () => {
-            this.floor = Number(floor.value);
-            remember("floor", this.floor);
-            this.sheets.spectrum.refresh();
-          },
-        },
-      },
-      RANGES.map(([low], at) => el("option", { value: String(at) }, `−${-low} dB`)),
-    );
-    floor.value = String(this.floor);
-    const overlay = el("input", {
-      type: "checkbox",
-      on: {
-        change: () => {
-          this.overlay = overlay.checked;
-          remember("overlay", this.overlay);
-          this.sheets.spectrum.refresh();
-        },
-      },
-    });
-    overlay.checked = this.overlay;
-    return el(
-      "div",
-      { class: "tools", role: "group", "aria-label": "Display" },
-      el("label", { class: "check" }, overlay, "F0"),
-      scale,
-      top,
-      floor,
-      el("span", { class: "gap" }),
-      button({ glyph: "zoom-out", label: "Zoom out (−)", press: () => this.view.zoom(0.5, this.anchor) }),
-      button({ glyph: "zoom-in", label: "Zoom in (+)", press: () => this.view.zoom(2, this.anchor) }),
-      button({ glyph: "fit", label: "Show all (0)", press: () => this.view.fit() }),
-    );
+    replace(this.root, displayTools(this), this.surface, this.readout);
+    listenToPointer(this);
   }
 
   setAxis(top, logarithmic) {
@@ -186,7 +130,10 @@ export class Stage {
       this.canvases[`wave ${slot.toLowerCase()}`].setAttribute("aria-label", label);
     }
     const notes = this.range && `from ${noteName(this.range[0])} to ${noteName(this.range[1])}`;
-    this.canvases.roll.setAttribute("aria-label", notes ? `Melodies of A and B, ${notes}` : "Melodies of A and B: not known yet");
+    this.canvases.roll.setAttribute(
+      "aria-label",
+      notes ? `Melodies of A and B, ${notes}` : "Melodies of A and B: not known yet",
+    );
   }
 
   refresh() {
@@ -227,7 +174,13 @@ export class Stage {
       this.spectrogram.update(slot, clips[slot], this.view, this.axis, ...size);
     }
     const range = RANGES[this.floor];
-    this.spectrogram.draw(context, width, height, { slot: this.slot, clip: clips[this.slot], view: this.view, range, theme });
+    this.spectrogram.draw(context, width, height, {
+      slot: this.slot,
+      clip: clips[this.slot],
+      view: this.view,
+      range,
+      theme,
+    });
     if (!this.transport.ready) return;
     drawFrequencies(context, width, height, this.axis);
     if (this.overlay) {
@@ -304,74 +257,4 @@ export class Stage {
     const text = parts.join("   ");
     if (this.readout.textContent !== text) this.readout.textContent = text;
   }
-
-  // Hands
-
-  listen() {
-    const { surface, view, transport } = this;
-    const timeOf = (event) => {
-      const box = surface.getBoundingClientRect();
-      return clamp(view.time(event.clientX - box.left, box.width), 0, view.seconds);
-    };
-    let down = null;
-    surface.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0 || !transport.ready) return;
-      down = { x: event.clientX, time: timeOf(event) };
-      if (event.pointerType === "mouse") surface.setPointerCapture(event.pointerId);
-    });
-    surface.addEventListener("pointermove", (event) => {
-      if (!transport.ready) return;
-      const time = timeOf(event);
-      this.cursor = { time, frequency: this.frequencyAt(event) };
-      if (down && event.pointerType === "mouse" && Math.abs(event.clientX - down.x) > DRAG) {
-        this.dragged = { start: Math.min(time, down.time), end: Math.max(time, down.time) };
-      }
-      this.sheets.over.refresh();
-    });
-    surface.addEventListener("pointerup", (event) => {
-      if (!down) return;
-      if (this.dragged) {
-        transport.setLoop(this.dragged, true);
-        if (!transport.playing && transport.loop) transport.seek(transport.loop.start);
-      } else if (Math.abs(event.clientX - down.x) <= DRAG) transport.seek(timeOf(event));
-      this.dragged = down = null;
-      this.sheets.over.refresh();
-    });
-    surface.addEventListener("pointercancel", () => (this.dragged = down = null));
-    surface.addEventListener("pointerleave", () => {
-      this.cursor = null;
-      this.sheets.over.refresh();
-    });
-    surface.addEventListener("dblclick", () => transport.setLoop(null, false));
-    surface.addEventListener(
-      "wheel",
-      (event) => {
-        if (!transport.ready) return;
-        const across = Math.abs(event.deltaX) > Math.abs(event.deltaY) || event.shiftKey;
-        if (across) {
-          if (view.whole) return;
-          const pixels = event.deltaX || event.deltaY;
-          view.pan((pixels / surface.clientWidth) * view.width);
-        } else if (event.ctrlKey || event.metaKey || event.altKey) view.zoom(2 ** (-event.deltaY / 200), timeOf(event));
-        else return;
-        event.preventDefault();
-      },
-      { passive: false },
-    );
-  }
-
-  /** Hz under the mouse, in the two lanes that have an axis of pitch. */
-  frequencyAt(event) {
-    const share = (canvas) => {
-      const box = canvas.getBoundingClientRect();
-      const place = 1 - (event.clientY - box.top) / box.height;
-      return place >= 0 && place <= 1 ? place : null;
-    };
-    const inSpectrum = share(this.canvases.spectrum);
-    if (inSpectrum !== null) return this.axis.frequency(inSpectrum);
-    const inRoll = share(this.canvases.roll);
-    if (inRoll === null || !this.range) return 0;
-    return hertz(this.range[0] + inRoll * (this.range[1] - this.range[0]));
-  }
 }
-

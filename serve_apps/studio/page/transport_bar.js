@@ -28,15 +28,14 @@ export class TransportBar {
     this.play = button({ glyph: "play", label: "Play (Space)", class: "icon play", press: () => transport.toggle() });
     this.ab = el(
       "div",
-      { class: "ab", role: "radiogroup", "aria-label": "Heard" },
+      { class: "ab", role: "group", "aria-label": "Heard" },
       SLOTS.map((slot) =>
         el(
           "button",
           {
             type: "button",
-            role: "radio",
             class: slot.toLowerCase(),
-            "aria-checked": "false",
+            "aria-pressed": "false",
             "aria-label": `Hear ${slot}`,
             title: `Hear ${slot} (${slot}); X switches`,
             data: { slot },
@@ -114,7 +113,7 @@ export class TransportBar {
     this.match.setAttribute("aria-pressed", String(transport.matched));
     for (const choice of this.ab.children) {
       const { slot } = choice.dataset;
-      choice.setAttribute("aria-checked", String(ready && transport.heard === slot));
+      choice.setAttribute("aria-pressed", String(ready && transport.heard === slot));
       choice.disabled = !transport.clips[slot];
     }
     this.volume.setAttribute("aria-valuetext", decibels(20 * Math.log10(transport.volume)));
@@ -142,7 +141,10 @@ export class TransportBar {
   }
 
   showSlots() {
-    replace(this.slotsRoot, SLOTS.map((slot) => this.slotCard(slot)));
+    replace(
+      this.slotsRoot,
+      SLOTS.map((slot) => this.slotCard(slot)),
+    );
   }
 
   slotCard(slot) {
@@ -150,7 +152,13 @@ export class TransportBar {
     const held = session.slots[slot];
     const clip = transport.clips[slot];
     const heard = transport.ready && transport.heard === slot;
-    const name = !held ? (slot === "A" ? "Nothing yet" : "The result comes here") : held.result ? resultName(held.result) : held.take.name;
+    const name = !held
+      ? slot === "A"
+        ? "Nothing yet"
+        : "The result comes here"
+      : held.result
+        ? resultName(held.result)
+        : held.take.name;
     const kind = !held ? "" : held.result ? "result" : "source";
     const state = session.loading?.[slot];
     const facts = clip

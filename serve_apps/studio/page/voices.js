@@ -7,15 +7,21 @@ import { bytes, kilohertz, midi, noteName } from "./units.js";
 const BUNDLE = "bundle";
 
 export class Voices extends EventTarget {
-  constructor(root, api) {
+  /** `limits` are the server's; they arrive later. */
+  constructor(root, api, limits) {
     super();
-    Object.assign(this, { root, api, voices: [], damaged: [], chosen: null });
+    Object.assign(this, { root, api, limits, voices: [], damaged: [], chosen: null });
     this.select = el("select", { id: "voice-select", on: { change: () => this.choose(this.select.value) } });
     this.facts = el("p", { class: "facts" });
     this.licence = el("p", { class: "facts licence" });
     replace(
       this.root,
-      el("div", { class: "head" }, el("h3", {}, el("label", { for: "voice-select" }, "Voice")), button({ glyph: "plus", text: "Voices…", label: "Import and manage voices", press: () => this.manage() })),
+      el(
+        "div",
+        { class: "head" },
+        el("h3", {}, el("label", { for: "voice-select" }, "Voice")),
+        button({ glyph: "plus", text: "Voices…", label: "Import and manage voices", press: () => this.manage() }),
+      ),
       this.select,
       this.facts,
       this.licence,
@@ -38,7 +44,10 @@ export class Voices extends EventTarget {
   choose(name) {
     this.chosen = this.find(name) ?? this.voices[0] ?? null;
     if (this.chosen) preference.set("voice", this.chosen.name);
-    replace(this.select, this.voices.map((voice) => el("option", { value: voice.name }, voice.name)));
+    replace(
+      this.select,
+      this.voices.map((voice) => el("option", { value: voice.name }, voice.name)),
+    );
     this.select.value = this.chosen?.name ?? "";
     const voice = this.chosen;
     this.facts.textContent = voice ? factsOf(voice).join(" · ") : "";
@@ -53,12 +62,22 @@ export class Voices extends EventTarget {
       "Voices",
       (close) => {
         const list = el("ul", { class: "voice-list" });
-        this.showList = () => replace(list, this.voices.map((voice) => this.entry(voice, close)), this.damaged.map(damagedEntry));
+        this.showList = () =>
+          replace(
+            list,
+            this.voices.map((voice) => this.entry(voice, close)),
+            this.damaged.map(damagedEntry),
+          );
         this.showList();
-        return el("div", { class: "voices" }, list, this.importForm());
+        const closed = el("p", { class: "hint" }, "This server does not let its clients add or remove voices.");
+        return el("div", { class: "voices" }, list, this.fixed ? closed : this.importForm());
       },
       { wide: true },
     ).then(() => (this.showList = null));
+  }
+
+  get fixed() {
+    return this.limits.import_voices === false;
   }
 
   entry(voice, close) {
@@ -73,7 +92,7 @@ export class Voices extends EventTarget {
       },
     });
     const remove =
-      voice.name === BUNDLE
+      voice.name === BUNDLE || this.fixed
         ? null
         : button({ glyph: "trash", label: `Remove ${voice.name}`, press: () => this.remove(voice) });
     const credits = voice.extra?.credits;
@@ -94,7 +113,14 @@ export class Voices extends EventTarget {
   }
 
   async remove(voice) {
-    if (!(await confirm(`Remove ${voice.name}?`, "The voice is deleted from the server's library. Results made with it stay.", "Remove"))) return;
+    if (
+      !(await confirm(
+        `Remove ${voice.name}?`,
+        "The voice is deleted from the server's library. Results made with it stay.",
+        "Remove",
+      ))
+    )
+      return;
     try {
       await this.api.send(`/v1/voices/${encodeURIComponent(voice.name)}`, { method: "DELETE" });
       await this.load();
@@ -105,20 +131,47 @@ export class Voices extends EventTarget {
   }
 
   importForm() {
-    const files = el("input", { type: "file", id: "import-files", multiple: true, accept: ".pth,.pt,.ckpt,.safetensors,.zip,.index" });
+    const files = el("input", {
+      type: "file",
+      id: "import-files",
+      multiple: true,
+      accept: ".pth,.pt,.ckpt,.safetensors,.zip,.index",
+    });
     const url = el("input", { type: "url", id: "import-url", placeholder: "https://…", spellcheck: "false" });
-    const indexUrl = el("input", { type: "url", id: "import-index-url", placeholder: "https://…", spellcheck: "false" });
+    const indexUrl = el("input", {
+      type: "url",
+      id: "import-index-url",
+      placeholder: "https://…",
+      spellcheck: "false",
+    });
     const name = el("input", { id: "import-name", autocomplete: "off", spellcheck: "false" });
     const licence = el("input", { id: "import-licence", autocomplete: "off" });
     const overwrite = el("input", { type: "checkbox", id: "import-replace" });
     const go = el("button", { type: "submit", class: "go" }, icon("plus"), el("span", {}, "Import"));
     const state = el("p", { class: "hint", role: "status" });
-    const row = (label, input, hint) => el("div", { class: "pair" }, el("label", { for: input.id }, label), input, hint && el("p", { class: "hint" }, hint));
+    const row = (label, input, hint) =>
+      el(
+        "div",
+        { class: "pair" },
+        el("label", { for: input.id }, label),
+        input,
+        hint && el("p", { class: "hint" }, hint),
+      );
     const submit = async (event) => {
       event.preventDefault();
       go.disabled = true;
       try {
-        const voice = await this.import_({ files: files.files, url: url.value.trim(), indexUrl: indexUrl.value.trim(), name: name.value.trim(), licence: licence.value.trim(), overwrite: overwrite.checked }, (text) => (state.textContent = text));
+        const voice = await this.import_(
+          {
+            files: files.files,
+            url: url.value.trim(),
+            indexUrl: indexUrl.value.trim(),
+            name: name.value.trim(),
+            licence: licence.value.trim(),
+            overwrite: overwrite.checked,
+          },
+          (text) => (state.textContent = text),
+        );
         state.textContent = `${voice.name} is in the library.`;
         state.classList.remove("bad");
         event.target.reset();
@@ -135,7 +188,11 @@ export class Voices extends EventTarget {
       "form",
       { class: "import", on: { submit } },
       el("h3", {}, "Import a voice"),
-      row("Files", files, "The voice (.pth, .safetensors or .zip) and, if there is one, its .index. Nothing in them is run."),
+      row(
+        "Files",
+        files,
+        "The voice (.pth, .safetensors or .zip) and, if there is one, its .index. Nothing in them is run.",
+      ),
       row("or address", url),
       row("its index", indexUrl),
       row("Name", name, "Empty: after the file."),
@@ -156,7 +213,8 @@ export class Voices extends EventTarget {
     }
     const indexes = [...files].filter((file) => file.name.endsWith(".index"));
     const voices = [...files].filter((file) => !file.name.endsWith(".index"));
-    if (voices.length !== 1 || indexes.length > 1) throw new Error("Choose one voice file and at most one .index beside it.");
+    if (voices.length !== 1 || indexes.length > 1)
+      throw new Error("Choose one voice file and at most one .index beside it.");
     const form = new FormData();
     if (name) form.append("name", name);
     if (licence) form.append("licence", licence);
@@ -165,13 +223,18 @@ export class Voices extends EventTarget {
     if (indexes.length) form.append("index", indexes[0], indexes[0].name);
     say("Uploading…");
     return this.api.upload("/v1/voices", form, {
-      sent: (fraction) => say(fraction < 1 ? `Uploading… ${Math.round(100 * fraction)} %` : "The server checks the file…"),
+      sent: (fraction) =>
+        say(fraction < 1 ? `Uploading… ${Math.round(100 * fraction)} %` : "The server checks the file…"),
     });
   }
 }
 
 function damagedEntry(name) {
-  return el("li", {}, el("div", {}, el("b", {}, name), el("p", { class: "facts bad" }, "Its files are damaged. Import it again.")));
+  return el(
+    "li",
+    {},
+    el("div", {}, el("b", {}, name), el("p", { class: "facts bad" }, "Its files are damaged. Import it again.")),
+  );
 }
 
 /** The facts of a voice in a few words each. */

@@ -9,7 +9,10 @@ export class Work {
   constructor({ api, session, loader, clips, settings, voices, limits }) {
     Object.assign(this, { api, session, loader, clips, settings, voices, limits });
     this.uploads = new Map();
-    this.follower = new Follower(api, { changed: (job) => this.changed(job), lost: (id, problem) => this.lost(id, problem) });
+    this.follower = new Follower(api, {
+      changed: (job) => this.changed(job),
+      lost: (id, problem) => this.lost(id, problem),
+    });
   }
 
   // Takes
@@ -20,7 +23,8 @@ export class Work {
     for (const file of files) {
       const take = this.session.addTake({ name: file.name, blob: file });
       if (file.size === 0) take.error = "This file is empty.";
-      else if (limit && file.size > limit) take.error = `This file has ${Math.ceil(file.size / 1e6)} MB; the server takes up to ${Math.floor(limit / 1e6)} MB.`;
+      else if (limit && file.size > limit)
+        take.error = `This file has ${Math.ceil(file.size / 1e6)} MB; the server takes up to ${Math.floor(limit / 1e6)} MB.`;
       else first ??= take;
     }
     announce(files.length === 1 ? `${files[0].name} added` : `${files.length} takes added`);
@@ -73,7 +77,10 @@ export class Work {
     try {
       const blob = await this.loader.takeBlob(take);
       const job = blob
-        ? await this.api.upload("/v1/jobs", this.form([take], [blob]), { signal: stop.signal, sent: (share) => this.sent([result], share) })
+        ? await this.api.upload("/v1/jobs", this.form([take], [blob]), {
+            signal: stop.signal,
+            sent: (share) => this.sent([result], share),
+          })
         : await this.api.post("/v1/jobs", { ...this.fields, take_url: take.url });
       this.accepted(result, job);
     } catch (problem) {
@@ -87,8 +94,14 @@ export class Work {
     const stop = this.uploads.get(results[0]);
     for (const result of results) this.uploads.set(result, stop);
     try {
-      const form = this.form(takes, takes.map((take) => take.blob));
-      const batch = await this.api.upload("/v1/batches", form, { signal: stop.signal, sent: (share) => this.sent(results, share) });
+      const form = this.form(
+        takes,
+        takes.map((take) => take.blob),
+      );
+      const batch = await this.api.upload("/v1/batches", form, {
+        signal: stop.signal,
+        sent: (share) => this.sent(results, share),
+      });
       results.forEach((result, at) => this.accepted(result, batch.jobs[at]));
     } catch (problem) {
       this.refused(results, problem, () => this.convertBatch(takes));
@@ -127,7 +140,9 @@ export class Work {
       for (const result of results) this.session.drop(result.take, result);
       again();
     };
-    notice(problem.text ?? String(problem), { action: problem.retryable || problem.status === 429 ? { text: "Try again", press: retry } : null });
+    notice(problem.text ?? String(problem), {
+      action: problem.retryable || problem.status === 429 ? { text: "Try again", press: retry } : null,
+    });
   }
 
   changed(job) {
@@ -152,7 +167,10 @@ export class Work {
   lost(id, problem) {
     const result = this.session.byJob(id);
     if (!result) return;
-    result.problem = problem.status === 404 ? new Problem({ detail: "The server no longer has this job. Convert the take again." }) : problem;
+    result.problem =
+      problem.status === 404
+        ? new Problem({ detail: "The server no longer has this job. Convert the take again." })
+        : problem;
     this.session.changed();
   }
 
@@ -214,7 +232,9 @@ export class Work {
   }
 
   archive(batch) {
-    return this.attempt(async () => save(await this.api.blob(`/v1/batches/${encodeURIComponent(batch)}/archive`), "rocktop-batch.zip"));
+    return this.attempt(async () =>
+      save(await this.api.blob(`/v1/batches/${encodeURIComponent(batch)}/archive`), "rocktop-batch.zip"),
+    );
   }
 
   async attempt(deed) {
