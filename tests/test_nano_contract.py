@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serve_apps.ids import RequestIds, made_at
 from serve_apps.nano.contract import InputError, NanoInput, failure_body, read_input, success_body, tag_of
-from serve_apps.nano.uuid7 import RequestIds, made_at
 
 GOOD = {"vocal_url": "https://storage.example.com/vocal.wav", "model_url": "https://storage.example.com/model.pth"}
 

@@ -33,9 +33,9 @@ from rocktop_ray.voices.open import Voice
 from serve_apps.config import ServeConfig
 from serve_apps.conversions import LocalConversions
 from serve_apps.gateway.intake import fetch_policy
+from serve_apps.ids import RequestIds
 from serve_apps.nano.bucket import ResultBucket
 from serve_apps.nano.kept import KEEP_SECONDS
-from serve_apps.nano.uuid7 import RequestIds
 from serve_apps.nano.worker import NanoWorker, with_audio
 from serve_apps.observe.logs import configure_logging
 from serve_apps.orders import VoiceRef

@@ -11,12 +11,11 @@ from fastapi.responses import JSONResponse
 
 from rocktop_ray.errors import JobNotFoundError, RocktopError
 from serve_apps.gateway.intake import fetch_policy, read_body
-from serve_apps.ids import uuid7
+from serve_apps.ids import RequestIds, uuid7
 from serve_apps.jobs.protocol import FINAL, Job
 from serve_apps.nano import states, torchserve
 from serve_apps.nano.runner import told
 from serve_apps.nano.states import KIND, JobRequest
-from serve_apps.nano.uuid7 import RequestIds
 from serve_apps.nano.webhook import Webhooks
 from serve_apps.requests import parse_object
 from serve_apps.services import Services
