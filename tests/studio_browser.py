@@ -141,7 +141,7 @@ class Watched:
 
     def loaded(self, slot: str = "b") -> None:
         """Wait until a slot can be played."""
-        self.page.wait_for_selector(f".ab .{slot}:not(:disabled)", timeout=WAIT)
+        self.page.wait_for_selector(f".ab .{slot}:not(:disabled)", state="attached", timeout=WAIT)
 
     def seconds(self) -> float:
         """Where the transport is."""

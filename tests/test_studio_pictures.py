@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from gateway_server import serving_gateway
+from PIL import Image
 from studio_browser import browsing, watched
 
 from rocktop_ray import paths
@@ -38,8 +39,10 @@ def test_take_a_picture(server: Any, tmp_path: Path, name: str) -> None:
         watched(browser, server.url, **screen, color_scheme="light" if name == "light" else "dark") as studio,
     ):
         page = studio.open().page
-        page.evaluate("document.querySelector('#set-key').value = 12")
-        page.eval_on_selector("#set-key", "(node) => node.dispatchEvent(new Event('change'))")
+        page.evaluate(
+            "(() => { const key = document.querySelector('#set-key');"
+            "key.value = 12; key.dispatchEvent(new Event('change')); })()"
+        )
         page.set_input_files("#files", SAMPLE)
         studio.loaded("a")
         page.keyboard.press("Control+Enter")
@@ -53,4 +56,6 @@ def test_take_a_picture(server: Any, tmp_path: Path, name: str) -> None:
         if name == "light":
             page.keyboard.press("a")
         page.wait_for_timeout(1500)
-        page.screenshot(path=Path(os.environ["STUDIO_PICTURES"]) / f"studio-{name}.png")
+        path = Path(os.environ["STUDIO_PICTURES"]) / f"studio-{name}.png"
+        page.screenshot(path=path)
+    Image.open(path).convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE).save(path, optimize=True)

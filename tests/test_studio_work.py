@@ -162,9 +162,13 @@ def test_reloading_finds_the_takes_and_two_results_are_compared(studio: Watched)
 
 def test_with_the_keyboard_alone(studio: Watched) -> None:
     page = studio.page
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("o")
-    chooser.value.set_files([{"name": "verse.wav", "mimeType": "audio/wav", "buffer": wav(3.0)}])
+    choosers: list[Any] = []
+    page.on("filechooser", choosers.append)
+    page.wait_for_timeout(200)  # the browser is told asynchronously that somebody listens
+    page.keyboard.press("o")
+    while not choosers:
+        page.wait_for_timeout(50)
+    choosers[0].set_files([{"name": "verse.wav", "mimeType": "audio/wav", "buffer": wav(3.0)}])
     studio.loaded("a")
     page.keyboard.press("Control+Enter")
     studio.finished(1)
