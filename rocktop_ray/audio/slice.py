@@ -48,21 +48,33 @@ def slice_spans(audio: Array, rate: int, settings: SliceSettings | None = None) 
     chosen = settings or SliceSettings()
     mono = audio.mean(axis=1) if audio.ndim > 1 else audio
     hop = max(1, round(rate * chosen.hop / 1000))
-    interval = rate * chosen.min_interval / 1000
-    if not len(mono):
+    window = min(round(rate * chosen.min_interval / 1000), 4 * hop)
+    return spans_of_levels(_frame_rms(mono, window, hop), len(mono), rate, chosen)
+
+
+def spans_of_levels(
+    level: npt.NDArray[np.float64], samples: int, rate: int, settings: SliceSettings
+) -> list[tuple[int, int]]:
+    """``slice_spans`` of a recording of which only its levels are held.
+
+    Args:
+        level: RMS of 60 ms (not more than ``min_interval``) around every ``hop``: ``[samples // hop + 1]``.
+        samples: length of the recording.
+        rate: Hz.
+        settings: as for slice_spans.
+    """
+    hop = max(1, round(rate * settings.hop / 1000))
+    if not samples:
         return []
-    if len(mono) <= rate * chosen.min_length / 1000:
-        return [(0, len(mono))]
-    level = _frame_rms(mono, min(round(interval), 4 * hop), hop)
-    silent = level < from_db(chosen.threshold_db)
+    if samples <= rate * settings.min_length / 1000:
+        return [(0, samples)]
+    silent = level < from_db(settings.threshold_db)
     if silent.all():
         return []
-    cuts = _cuts(level, silent, chosen, round(interval / hop))
+    cuts = _cuts(level, silent, settings, round(rate * settings.min_interval / 1000 / hop))
     begins = [0, *(resume * hop for _, resume in cuts)]
-    ends = [*(stop * hop for stop, _ in cuts), len(mono)]
-    return [
-        (begin, min(end, len(mono))) for begin, end in zip(begins, ends, strict=True) if begin < min(end, len(mono))
-    ]
+    ends = [*(stop * hop for stop, _ in cuts), samples]
+    return [(begin, min(end, samples)) for begin, end in zip(begins, ends, strict=True) if begin < min(end, samples)]
 
 
 def _frame_rms(mono: Array, window: int, hop: int) -> npt.NDArray[np.float64]:
