@@ -163,7 +163,7 @@ def test_reloading_finds_the_takes_and_two_results_are_compared(studio: Watched)
 def test_with_the_keyboard_alone(studio: Watched) -> None:
     page = studio.page
     choosers: list[Any] = []
-    page.on("filechooser", choosers.append)
+    page.on("filechooser", lambda chooser: choosers.append(chooser))
     page.wait_for_timeout(200)  # the browser is told asynchronously that somebody listens
     page.keyboard.press("o")
     while not choosers:

@@ -160,6 +160,7 @@ export class Voices extends EventTarget {
     const submit = async (event) => {
       event.preventDefault();
       go.disabled = true;
+      state.classList.remove("bad");
       try {
         const voice = await this.import_(
           {
@@ -173,7 +174,6 @@ export class Voices extends EventTarget {
           (text) => (state.textContent = text),
         );
         state.textContent = `${voice.name} is in the library.`;
-        state.classList.remove("bad");
         event.target.reset();
         await this.load();
         this.choose(voice.name);
