@@ -162,13 +162,12 @@ def test_reloading_finds_the_takes_and_two_results_are_compared(studio: Watched)
 
 def test_with_the_keyboard_alone(studio: Watched) -> None:
     page = studio.page
-    choosers: list[Any] = []
-    page.on("filechooser", lambda chooser: choosers.append(chooser))
-    page.wait_for_timeout(200)  # the browser is told asynchronously that somebody listens
+    page.evaluate(
+        "document.querySelector('#files').addEventListener('click', (e) => { e.preventDefault(); window.picked = true; })"
+    )
     page.keyboard.press("o")
-    while not choosers:
-        page.wait_for_timeout(50)
-    choosers[0].set_files([{"name": "verse.wav", "mimeType": "audio/wav", "buffer": wav(3.0)}])
+    studio.until("window.picked === true")
+    studio.add(("verse.wav", wav(3.0)))
     studio.loaded("a")
     page.keyboard.press("Control+Enter")
     studio.finished(1)
