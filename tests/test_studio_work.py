@@ -163,7 +163,7 @@ def test_reloading_finds_the_takes_and_two_results_are_compared(studio: Watched)
 def test_with_the_keyboard_alone(studio: Watched) -> None:
     page = studio.page
     page.evaluate(
-        "document.querySelector('#files').addEventListener('click', (e) => { e.preventDefault(); window.picked = true; })"
+        "document.querySelector('#files').addEventListener('click', (e) => (e.preventDefault(), window.picked = true))"
     )
     page.keyboard.press("o")
     studio.until("window.picked === true")
