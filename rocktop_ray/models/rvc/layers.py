@@ -18,6 +18,10 @@ class NormedConvTranspose1d(nn.ConvTranspose1d):
     """A transposed convolution that voice files store under weight normalisation."""
 
 
+class NormedConv2d(nn.Conv2d):
+    """A two-dimensional convolution that discriminator files store under weight normalisation."""
+
+
 class ChannelNorm(nn.Module):
     """Layer normalisation over the channels of ``[batch, channels, frames]``."""
 
