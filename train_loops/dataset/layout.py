@@ -72,10 +72,7 @@ def find_takes(source: Storage, *, speaker: str | None = None) -> Layout:
         )
     one = speaker or (DEFAULT_SPEAKER if flat else None)
     return Layout(
-        tuple(
-            TakeFile(found.key, one or found.key.split("/")[0], found.bytes, found.etag)
-            for found in takes
-        ),
+        tuple(TakeFile(found.key, one or found.key.split("/")[0], found.bytes, found.etag) for found in takes),
         (one,) if one else order_speakers(folders),
         tuple(sorted(others)),
     )

@@ -7,6 +7,7 @@ All ends lie on the grid of content units (20 ms), so that units and F0 of a lon
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +43,8 @@ class FrameLevels:
         # A copy: a view would keep the block.
         self._rest = joined[whole:].copy()
         if whole:
-            self._sums.append(np.square(joined[:whole].reshape(-1, self.hop), dtype=np.float64).sum(axis=1))
+            blocks = joined[:whole].reshape(-1, self.hop)
+            self._sums.append(np.square(blocks, dtype=np.float64).sum(axis=1))
 
     def levels(self) -> npt.NDArray[np.float64]:
         """``[samples // hop + 1]``; zeros are assumed outside the take."""
@@ -90,7 +92,7 @@ def _pieces(begin: int, end: int, config: DatasetConfig) -> list[Span]:
     if config.slicing == "pauses":
         count = -(-(end - begin) // length)
         edges = [begin + (end - begin) * number // count for number in range(count + 1)]
-        return list(zip(edges[:-1], edges[1:], strict=True))
+        return list(pairwise(edges))
     step = round((config.slice_seconds - config.overlap) * config.rate)
     longest = min(length + round(config.overlap * config.rate), round(LONGEST_SLICE * config.rate))
     pieces = []
