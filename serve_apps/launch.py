@@ -6,10 +6,10 @@ import errno
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rocktop_ray.errors import SettingsError, storage_errors
 from serve_apps.config import ServeConfig
@@ -17,6 +17,40 @@ from serve_apps.requests import field_problems
 
 HOST, PORT = "127.0.0.1", 8000
 BUILDER = "serve_apps.app:build_app"
+
+_SERVE_KEYS = ("applications", "http_options", "logging_config")
+_CLUSTER_KEYS = ("proxy_location", "grpc_options", "controller_options", "tracing_config", "target_capacity")
+"""What a Serve config file may say besides: of no use on one machine, and passed over."""
+
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HttpOptions(_Options):
+    """``http_options`` of a Serve config file. Serve itself would pass over names that it does not know."""
+
+    host: str = HOST
+    port: Annotated[int, Field(ge=1, le=65535)] = PORT
+    root_path: str = ""
+    request_timeout_s: Seconds | None = None
+    keep_alive_timeout_s: Seconds = 90.0
+    ssl_keyfile: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile_password: str | None = None
+    ssl_ca_certs: str | None = None
+
+
+class LogOptions(_Options):
+    """``logging_config`` of a Serve config file: Serve's own log. Ours is always JSON, in the replicas' stderr."""
+
+    encoding: Literal["TEXT", "JSON"] = "TEXT"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "WARNING"
+    logs_dir: str | None = None
+    enable_access_log: bool = False
+    additional_log_standard_attrs: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -28,6 +62,8 @@ class Launch:
     port: int = PORT
     http: dict[str, Any] = field(default_factory=dict)
     """Serve's other HTTP options."""
+    logging: dict[str, Any] = field(default_factory=dict)
+    """Serve's ``LoggingConfig``."""
 
 
 def read_launch(
@@ -38,21 +74,34 @@ def read_launch(
     Raises SettingsError, which names the file and the field.
     """
     data = {} if path is None else _read(path)
-    http: dict[str, Any] = {}
-    if "applications" in data:
-        http = dict(data.get("http_options") or {})
-        data = _arguments(data["applications"], path)
+    options: dict[str, Any] = {}
+    if path is not None and "applications" in data:
+        for name in data.keys() - {*_SERVE_KEYS, *_CLUSTER_KEYS}:
+            raise SettingsError(f"{path}: {name}: unknown; known are {', '.join(_SERVE_KEYS + _CLUSTER_KEYS)}")
+        options, data = data, _arguments(data["applications"], path)
     if placement is not None:
         data = {**data, "placement": placement}
+    where = f"{path}: " if path is not None and placement is None else ""
+    http = _checked(HttpOptions, options.get("http_options"), where, "http_options.")
+    log = _checked(LogOptions, options.get("logging_config"), where, "logging_config.")
+    return Launch(
+        _checked(ServeConfig, data, where),
+        host or http.host,
+        port or http.port,
+        http.model_dump(exclude={"host", "port"}, exclude_unset=True) | {"request_timeout_s": http.request_timeout_s},
+        log.model_dump(),
+    )
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _checked(model: type[_Model], data: Any, where: str, section: str = "") -> _Model:
     try:
-        config = ServeConfig.model_validate(data)
+        return model.model_validate({} if data is None else data)
     except ValidationError as error:
-        problems = field_problems(error, tuple(ServeConfig.model_fields))
-        where = f"{path}: " if path is not None and placement is None else ""
-        told = "; ".join(f"{problem['field']}: {problem['message']}" for problem in problems)
+        told = "; ".join(f"{section}{found['field']}: {found['message']}" for found in field_problems(error, model))
         raise SettingsError(f"{where}{told}") from error
-    http.setdefault("request_timeout_s", None)
-    return Launch(config, host or http.pop("host", HOST), port or http.pop("port", PORT), http)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -61,18 +110,22 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not YAML: {error}") from error
+        told = " ".join(str(error).split())
+        raise SettingsError(f"{path} is not YAML: {told}") from error
     if not isinstance(data, dict):
         raise SettingsError(f"{path} holds no settings: a YAML of names and values is expected")
     return data
 
 
-def _arguments(applications: Any, path: Path | None) -> dict[str, Any]:
+def _arguments(applications: Any, path: Path) -> dict[str, Any]:
     for application in applications if isinstance(applications, list) else []:
         if isinstance(application, dict) and application.get("import_path") == BUILDER:
+            if "deployments" in application:
+                raise SettingsError(f"{path}: applications.deployments: say it in args, e.g. gateway: {{replicas: 2}}")
             arguments = application.get("args") or {}
-            if isinstance(arguments, dict):
-                return arguments
+            if not isinstance(arguments, dict):
+                raise SettingsError(f"{path}: applications.args: names and values are expected")
+            return arguments
     raise SettingsError(f"{path}: no application with import_path {BUILDER}")
 
 

@@ -86,13 +86,14 @@ def _run(launch: Launch, stop: threading.Event, *, dashboard: bool, verbose: boo
         )
         _handle_signals(stop)  # Ray has put a handler of its own in place
         _unless(stop)
-        serve.start(http_options={**launch.http, "host": launch.host, "port": launch.port})
+        http = {**launch.http, "host": launch.host, "port": launch.port}
+        serve.start(http_options=http, logging_config=launch.logging)
         _say("loading the models ...")
         from serve_apps.app import build_app
 
         _unless(stop)
         try:
-            serve.run(build_app(launch.config), name="rocktop", route_prefix="/")
+            serve.run(build_app(launch.config), name="rocktop", route_prefix="/", logging_config=launch.logging)
         except RuntimeError as error:
             raise StageLostError(f"the service could not be started: {error}", retryable=False) from error
         _tell(launch, context.dashboard_url if dashboard else None, time.monotonic() - began)

@@ -210,13 +210,27 @@ def parse_object(data: bytes) -> dict[str, Any]:
     return values
 
 
-def field_problems(error: ValidationError, known: tuple[str, ...]) -> list[dict[str, str]]:
-    """What pydantic found, as ``field`` and ``message``; values are not repeated: they may be secret, or long."""
+def field_problems(error: ValidationError, known: tuple[str, ...] | type[BaseModel]) -> list[dict[str, str]]:
+    """What pydantic found, as ``field`` and ``message``; values are not repeated: they may be secret, or long.
+
+    known: the names that there are, or the model that has them, with its sections.
+    """
     problems: dict[str, str] = {}
     for entry in error.errors(include_url=False, include_context=False, include_input=False)[:32]:
         name = ".".join(str(part) for part in entry["loc"] if part not in ("int", "str"))[:64] or "body"
         message = entry["msg"].removeprefix("Input ").removeprefix("Value error, ")
         if entry["type"] == "extra_forbidden":
-            message = f"unknown; known are {', '.join(known)}"
+            names = known if isinstance(known, tuple) else _names_beside(known, entry["loc"])
+            message = f"unknown; known are {', '.join(names)}"
         problems.setdefault(name, message)
     return [{"field": name, "message": message} for name, message in problems.items()]
+
+
+def _names_beside(model: type[BaseModel], place: tuple[int | str, ...]) -> Iterable[str]:
+    """The names of the section in which ``place`` is."""
+    for part in place[:-1]:
+        section = model.model_fields[str(part)].annotation
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            break
+        model = section
+    return model.model_fields

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ray.serve.schema import ServeDeploySchema
+from ray.serve.schema import LoggingConfig, ServeDeploySchema
 from typer.testing import CliRunner
 
 import serve_apps.configs
@@ -20,6 +20,7 @@ from serve_apps.launch import BUILDER, port_is_free, read_launch
 from serve_apps.main import app
 from serve_apps.replicas import computing_replicas
 
+FILE = "applications: [{import_path: 'serve_apps.app:build_app'}]\n"
 FILES = sorted(Path(next(iter(serve_apps.configs.__path__))).glob("*.yaml"))
 
 
@@ -109,6 +110,15 @@ def test_a_file_of_bare_settings_and_the_command_line_over_it(tmp_path: Path) ->
         ("a: [", "not YAML"),
         ("applications: [{import_path: other:app}]", "no application with import_path"),
         ("applications: 7", "no application with import_path"),
+        ("converter: {replcas: 2}", "converter.replcas: unknown; known are replicas, max_replicas"),
+        (FILE + "http_option: {port: 1}", "http_option: unknown; known are applications"),
+        (FILE + "http_options: {prot: 1}", "http_options.prot: unknown; known are host, port"),
+        (FILE + "http_options: {port: high}", "http_options.port: should be a valid integer"),
+        (FILE + "http_options: {port: 99999}", "http_options.port: should be less than or equal to 65535"),
+        (FILE + "http_options: 7", "http_options"),
+        (FILE + "logging_config: {log_level: LOUD}", "logging_config.log_level: should be 'DEBUG'"),
+        ("applications: [{import_path: 'serve_apps.app:build_app', args: 7}]", "applications.args"),
+        ("applications: [{import_path: 'serve_apps.app:build_app', deployments: []}]", "applications.deployments"),
     ],
 )
 def test_a_file_that_is_wrong_is_named(text: str, message: str, tmp_path: Path) -> None:
@@ -116,7 +126,16 @@ def test_a_file_that_is_wrong_is_named(text: str, message: str, tmp_path: Path) 
     file.write_text(text)
     with pytest.raises(SettingsError, match=re.escape(message)) as error:
         read_launch(file)
-    assert "mine.yaml" in error.value.message
+    assert "mine.yaml" in error.value.message and "\n" not in error.value.message
+
+
+def test_what_a_file_says_of_serve_itself(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(FILE + "http_options: {port: 8123, keep_alive_timeout_s: 5}\nlogging_config: {encoding: JSON}")
+    launch = read_launch(file)
+    assert launch.port == 8123 and launch.http == {"request_timeout_s": None, "keep_alive_timeout_s": 5.0}
+    assert launch.logging["encoding"] == "JSON" and launch.logging["log_level"] == "WARNING"
+    LoggingConfig.model_validate(read_launch().logging)
 
 
 def test_a_file_that_is_not_there() -> None:
