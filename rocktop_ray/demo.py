@@ -15,9 +15,11 @@ from rocktop_ray.audio.resample import resample
 from rocktop_ray.convert import Progress
 from rocktop_ray.engine import Engine, build_engine
 from rocktop_ray.errors import storage_errors
+from rocktop_ray.evaluate.choices import CONVERSION
+from rocktop_ray.evaluate.instruments import build_instruments, default_pitch_extractor
+from rocktop_ray.evaluate.pair import evaluate_pair
 from rocktop_ray.evaluate.picture import draw_conversion
-from rocktop_ray.evaluate.report import Report, default_pitch_extractor, default_speaker_encoder, evaluate_takes
-from rocktop_ray.evaluate.words import find_recogniser
+from rocktop_ray.evaluate.report import Report
 from rocktop_ray.protocols import ENCODER_RATE, TAKE_RATE
 from rocktop_ray.settings import ConvertSettings
 from rocktop_ray.takes import FileConversion, convert_file
@@ -88,17 +90,16 @@ def run_demo(
     done = convert_file(engine.converter, source, converted, settings, on_progress=on_progress)
     take, result = read_take(source), read_take(converted)
     clip = bundle_folder() / TARGET_CLIP
-    report = evaluate_takes(
+    extractor = engine.converter.extractor or default_pitch_extractor()
+    report = evaluate_pair(
         take,
         result,
         TAKE_RATE,
+        metrics=CONVERSION,
         target=read_take(clip) if voice == "bundle" and clip.is_file() else None,
         key=done.key,
-        pitch=engine.converter.extractor,
-        speaker=default_speaker_encoder(),
-        recogniser=find_recogniser(),
+        instruments=build_instruments(CONVERSION, pitch=extractor),
     )
-    extractor = engine.converter.extractor or default_pitch_extractor()
     sung = extractor.f0(resample(result, TAKE_RATE, ENCODER_RATE))
     draw_conversion(picture, take, result, TAKE_RATE, done.f0_source, sung)
     shown = Demo(engine, done, report, load_seconds, (converted, picture, facts))

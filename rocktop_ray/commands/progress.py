@@ -47,3 +47,23 @@ def download_bar(console: Console, name: str) -> Iterator[Callable[[int, int], N
             bar.update(task, completed=done, total=total)
 
         yield show
+
+
+@contextmanager
+def count_bar(console: Console, unit: str, total: int) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar over things done; without a terminal a line for each tenth of the work."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} of {task.total:.0f}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(unit, total=total)
+
+        def show(done: int, total: int, name: str) -> None:
+            bar.update(task, completed=done, description=name)
+            if not console.is_terminal and (done * 10 // total) > ((done - 1) * 10 // total):
+                console.print(f"{done} of {total} {unit}", highlight=False)
+
+        yield show

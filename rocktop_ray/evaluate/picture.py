@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
@@ -25,20 +27,23 @@ def spectrogram_db(audio: Array) -> Array:
     return np.maximum(20 * np.log10(magnitude / max(magnitude.max(), 1e-9) + 1e-9), _FLOOR_DB).astype(np.float32)
 
 
-def draw_conversion(path: Path, source: Array, result: Array, rate: int, f0_source: Array, f0_result: Array) -> None:
+def draw_conversion(
+    path: Path, source: Array, result: Array, rate: int, f0_source: Array | None, f0_result: Array | None
+) -> None:
     """Write a PNG: the take on the left, the converted take on the right, both melodies below.
 
     Args:
         source, result: mono ``[samples]`` at ``rate``.
-        f0_source, f0_result: Hz at 100/s, 0 = unvoiced, measured on each.
+        f0_source, f0_result: Hz at 100/s, 0 = unvoiced, measured on each; None without the melodies.
 
     Raises StorageError if the picture cannot be written.
     """
     figure = Figure(figsize=(14, 9), layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    axes = figure.subplot_mosaic(
-        [["wave0", "wave1"], ["spec0", "spec1"], ["f0", "f0"]], height_ratios=[1, 2.4, 1.8], sharex=True
-    )
+    melodies = f0_source is not None and f0_result is not None
+    rows: Any = [["wave0", "wave1"], ["spec0", "spec1"], ["f0", "f0"]]
+    shown = 3 if melodies else 2
+    axes = figure.subplot_mosaic(rows[:shown], height_ratios=[1, 2.4, 1.8][:shown], sharex=True)
     for column, (title, audio) in enumerate((("take", source), ("converted", result))):
         seconds = len(audio) / rate
         step = max(1, len(audio) // 6000)
@@ -49,11 +54,18 @@ def draw_conversion(path: Path, source: Array, result: Array, rate: int, f0_sour
         image = spectrogram_db(audio)
         spec.imshow(image, origin="lower", aspect="auto", extent=(0, seconds, 0, rate / 2000), cmap="magma")
         spec.set(ylabel="kHz", ylim=(0, min(16, rate / 2000)))
-    for name, f0, style in (("take", f0_source, "C0"), ("converted", f0_result, "C1")):
-        axes["f0"].plot(np.arange(len(f0)) / FRAME_RATE, np.where(f0 > 0, f0, np.nan), style, label=name, linewidth=1.2)
-    axes["f0"].set(xlabel="seconds", ylabel="F0, Hz", yscale="log")
-    axes["f0"].yaxis.set_major_formatter(ScalarFormatter())
-    axes["f0"].yaxis.set_minor_formatter(ScalarFormatter())
-    axes["f0"].legend(loc="upper right")
+    if f0_source is not None and f0_result is not None:
+        _draw_melodies(axes["f0"], f0_source, f0_result)
     with storage_errors(path):
         canvas.print_png(str(path))
+
+
+def _draw_melodies(axis: Axes, f0_source: Array, f0_result: Array) -> None:
+    for name, f0, style in (("take", f0_source, "C0"), ("converted", f0_result, "C1")):
+        axis.plot(np.arange(len(f0)) / FRAME_RATE, np.where(f0 > 0, f0, np.nan), style, label=name, linewidth=1.2)
+    axis.set(xlabel="seconds", ylabel="F0, Hz")
+    if np.any(f0_source > 0) or np.any(f0_result > 0):
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(ScalarFormatter())
+        axis.yaxis.set_minor_formatter(ScalarFormatter())
+    axis.legend(loc="upper right")

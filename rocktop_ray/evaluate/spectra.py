@@ -9,14 +9,14 @@ from scipy.fft import dct
 from rocktop_ray.audio.level import from_db
 from rocktop_ray.audio.mel import mel_filters
 from rocktop_ray.errors import AudioError, SettingsError
-from rocktop_ray.evaluate.warp import warping_path
+from rocktop_ray.evaluate.warp import Path, warping_path
 from rocktop_ray.protocols import Array
 
 _Matrix = npt.NDArray[np.float64]
 _RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))  # FFT, hop, window
 _FLOOR_DB = -80.0  # below the loudest bin of the reference
 _HEARD_DB = -50.0  # below the loudest frame of the reference
-_LONGEST_WARP = 6000  # frames: 60 s
+_LONGEST_WARP = 60_000  # frames: 10 min
 
 
 def magnitudes(audio: Array, fft: int, hop: int, window: int | None = None) -> _Matrix:
@@ -75,8 +75,23 @@ def mel_cepstrum(audio: Array, rate: int, order: int = 13) -> tuple[_Matrix, _Ma
     return cepstrum, 10 * np.log10(np.maximum(np.square(spectrum).sum(axis=1), 1e-20))
 
 
-def mel_cepstral_distortion(a: Array, b: Array, rate: int, *, warp: bool = False, order: int = 13) -> float:
-    """Mel cepstral distortion in dB (Kubichek 1993).
+def align_takes(a: Array, b: Array, rate: int) -> Path:
+    """Frames of ``a`` and ``b``, 100/s, that belong together: dynamic time warping of their mel cepstra.
+
+    Raises AudioError if one is silent, SettingsError to warp more than 10 minutes.
+    """
+    for name, audio in (("reference", a), ("other", b)):
+        if not np.any(audio):
+            raise AudioError(f"the {name} is silent; there is nothing to align")
+        if len(audio) > _LONGEST_WARP * rate // 100:
+            raise SettingsError(f"time warping compares at most {_LONGEST_WARP // 6000} min; cut the takes")
+    return warping_path(mel_cepstrum(a, rate)[0], mel_cepstrum(b, rate)[0])
+
+
+def mel_cepstral_distortion(
+    a: Array, b: Array, rate: int, *, warp: bool = False, path: Path | None = None, order: int = 13
+) -> float:
+    """Mel cepstral distortion in dB (Kubichek 1993). Lower is better.
 
     The mean over frames of ``10 / ln 10 * sqrt(2 * sum over d of (a_d - b_d)^2)``. The 0th coefficient, the level, is
     left out. Only frames of ``a`` within 50 dB of its loudest count.
@@ -85,23 +100,21 @@ def mel_cepstral_distortion(a: Array, b: Array, rate: int, *, warp: bool = False
         a: the reference.
         b: the other.
         rate: Hz of both.
-        warp: align the frames by dynamic time warping first; else frame i is compared with frame i.
+        warp: align the frames by dynamic time warping first (MCD-DTW); else frame i is compared with frame i.
+        path: an alignment already made by ``align_takes``, in place of ``warp``.
         order: coefficients.
 
-    Raises AudioError if ``a`` is silent, or without ``warp`` the lengths differ; SettingsError to warp more than 60 s.
+    Raises AudioError if ``a`` is silent, or the lengths differ and are not warped; SettingsError as ``align_takes``.
     """
-    if not warp:
+    if warp and path is None:
+        path = align_takes(a, b, rate)
+    if path is None:
         _check_pair(a, b)
     elif not np.any(a):
         raise AudioError("the reference is silent; there is nothing to compare")
     first, level = mel_cepstrum(a, rate, order)
     second, _ = mel_cepstrum(b, rate, order)
-    if warp:
-        if max(len(first), len(second)) > _LONGEST_WARP:
-            raise SettingsError(f"time warping compares at most {_LONGEST_WARP // 100} s")
-        rows, columns = warping_path(first, second)
-    else:
-        rows = columns = np.arange(len(first))
+    rows, columns = path if path is not None else (np.arange(len(first)), np.arange(len(first)))
     heard = level[rows] > level.max() + _HEARD_DB
     difference = first[rows[heard]] - second[columns[heard]]
     return float((10 / np.log(10) * np.sqrt(2 * np.sum(difference**2, axis=1))).mean())

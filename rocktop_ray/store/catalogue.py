@@ -137,6 +137,30 @@ _ALL = (
         ),
     ),
     Weights(
+        "dnsmos",
+        "dnsmos_p835.onnx",
+        "rating of a take, for reports (DNSMOS P.835)",
+        "MIT (c) Microsoft Corporation",
+        Source(
+            "269fbebdb513aa23cddfbb593542ecc540284a91849ac50516870e1ac78f6edd",
+            1_157_965,
+            packages=("speechmos==0.0.1.1",),
+            members=("speechmos/dnsmos_models/sig_bak_ovr.onnx",),
+        ),
+    ),
+    Weights(
+        "dnsmos-p808",
+        "dnsmos_p808.onnx",
+        "rating of a take, for reports (DNSMOS P.808)",
+        "MIT (c) Microsoft Corporation",
+        Source(
+            "9246480c58567bc6affd4200938e77eef49468c8bc7ed3776d109c07456f6e91",
+            224_860,
+            packages=("speechmos==0.0.1.1",),
+            members=("speechmos/dnsmos_models/model_v8.onnx",),
+        ),
+    ),
+    Weights(
         "hubert_base",
         "hubert_base.pt",
         "content encoder of RVC voices (hubert-v1, hubert-v2)",
@@ -166,6 +190,7 @@ CATALOGUE: Mapping[str, Weights] = MappingProxyType({weights.name: weights for w
 GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "bundle": ("whisper-base-encoder", "fcpe", "resemblyzer"),
+        "evaluate": ("resemblyzer", "dnsmos", "dnsmos-p808"),
         "rvc": ("hubert_base", "rmvpe"),
         "all": tuple(CATALOGUE),
     }

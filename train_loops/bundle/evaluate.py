@@ -22,7 +22,8 @@ import torch
 from rocktop_ray.audio.resample import resample
 from rocktop_ray.chunks import TAKE_RATE
 from rocktop_ray.convert import Converter
-from rocktop_ray.evaluate.report import default_speaker_encoder, evaluate_takes
+from rocktop_ray.evaluate.instruments import Instruments, default_speaker_encoder
+from rocktop_ray.evaluate.pair import evaluate_pair
 from rocktop_ray.evaluate.words import find_recogniser
 from rocktop_ray.features.content.whisper import WhisperEncoder
 from rocktop_ray.features.index import RetrievalIndex
@@ -80,16 +81,17 @@ def main() -> None:
     index = RetrievalIndex.read(given.voice.with_suffix(".index")) if given.index_rate else None
     converter = Converter(encoder, pitch, load_singer(given.voice), index)
     settings = ConvertSettings(key=given.key, index_rate=given.index_rate)
-    speaker, recogniser, target = default_speaker_encoder(), find_recogniser("en"), read(given.target)
+    target = read(given.target)
+    tools = Instruments(pitch=pitch, speaker=default_speaker_encoder(), recogniser=find_recogniser("en"))
     naturalness = Naturalness() if importlib.util.find_spec("distillmos") else None
     for path in given.takes:
         take = read(path)
         began = time.perf_counter()
         done = converter.convert(take, settings)
         spent = time.perf_counter() - began
-        report = evaluate_takes(
-            take, done.audio, TAKE_RATE, target=target, key=given.key, pitch=pitch, speaker=speaker,
-            recogniser=recogniser, true_words=WORDS.get(path.stem), spectra=False,
+        report = evaluate_pair(
+            take, done.audio, TAKE_RATE, metrics=("f0", "speaker", "words"), target=target, key=given.key,
+            true_words=WORDS.get(path.stem), instruments=tools,
         )  # fmt: skip
         line: dict[str, object] = {"take": path.stem, "voice": str(given.voice), "index_rate": given.index_rate}
         line |= {"real_time_factor": round(spent / (len(take) / TAKE_RATE), 3)}
