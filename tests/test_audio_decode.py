@@ -274,6 +274,16 @@ def test_damage_is_an_error_or_audio(files, data):
         assert np.isfinite(take).all()
 
 
+def test_a_header_that_points_past_all_files(tmp_path):
+    """The system refuses to seek to where a damaged DSF file sends its reader; that is the file's fault."""
+    head = b"DSD " + struct.pack("<QQQ", 28, 2**62, 2**61)
+    form = b"fmt " + struct.pack("<QIIIIIIQII", 52, 1, 0, 2, 0x7FFFFFFF, 2_822_400, 1, 2**62, 4096, 0)
+    path = tmp_path / "take.dsf"
+    path.write_bytes(head + form)
+    with pytest.raises(AudioFormatError):
+        read_take(path)
+
+
 def test_memory_stays_bounded(tmp_path):
     """Eight minutes of stereo (184 MB as float32) pass through; the process grows by far less."""
     pytest.importorskip("resource")

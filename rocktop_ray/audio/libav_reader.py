@@ -18,7 +18,7 @@ from av.error import FFmpegError
 
 from rocktop_ray.audio.info import AudioInfo
 from rocktop_ray.audio.integrity import mp3_seconds
-from rocktop_ray.audio.source import Source
+from rocktop_ray.audio.source import DecoderFile, Source
 from rocktop_ray.errors import AudioError, AudioFormatError, SettingsError
 from rocktop_ray.protocols import Array
 
@@ -47,7 +47,7 @@ class LibavReader:
         source.file.seek(0)
         try:
             self._container = av.open(
-                source.file,
+                DecoderFile(source.file),
                 mode="r",
                 options={"format_whitelist": FORMATS, "protocol_whitelist": "none"},
                 metadata_errors="replace",

@@ -13,7 +13,7 @@ import soundfile
 
 from rocktop_ray.audio.info import AudioInfo
 from rocktop_ray.audio.integrity import riff_promise
-from rocktop_ray.audio.source import Source
+from rocktop_ray.audio.source import DecoderFile, Source
 from rocktop_ray.errors import AudioError
 from rocktop_ray.protocols import Array
 
@@ -32,25 +32,6 @@ def is_sndfile(file: IO[bytes]) -> bool:
     return head in _HEADS
 
 
-class _Virtual:
-    """A file object for libsndfile, which seeks before the start of broken files; the answer is -1, no exception."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    def read(self, count: int) -> bytes:
-        return self._file.read(count)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        try:
-            return self._file.seek(offset, whence)
-        except (ValueError, OSError):
-            return -1
-
-
 class SndfileReader:
     """One open file. ``blocks`` may be called once."""
 
@@ -59,7 +40,7 @@ class SndfileReader:
         promise = riff_promise(source.file, source.size)
         source.file.seek(0)
         self._file = soundfile.SoundFile(
-            source.file.fileno() if source.on_disk else _Virtual(source.file), closefd=False
+            source.file.fileno() if source.on_disk else DecoderFile(source.file), closefd=False
         )
         try:
             rate, channels, frames = self._file.samplerate, self._file.channels, self._file.frames

@@ -34,6 +34,30 @@ class Source:
     """True if ``file`` is an unbuffered file of the system, so that its descriptor can be handed to C code."""
 
 
+class DecoderFile:
+    """A file object for decoders, which seek before the start of broken files and to where no file reaches; the answer
+    is -1, no exception."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.name = getattr(file, "name", "<none>")
+
+    def read(self, count: int) -> bytes:
+        """The next bytes."""
+        return self._file.read(count)
+
+    def tell(self) -> int:
+        """Where the next bytes are."""
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """The new position; -1 if there is no such."""
+        try:
+            return self._file.seek(offset, whence)
+        except (ValueError, OverflowError, OSError):
+            return -1
+
+
 def _open_path(path: Path) -> IO[bytes]:
     try:
         mode = path.stat().st_mode
