@@ -15,7 +15,7 @@ from serve_apps.config import ServeConfig
 from serve_apps.conversions import LocalConversions
 from serve_apps.orders import Event, Order, VoiceRef
 from serve_apps.remote import RemoteStages
-from serve_apps.replicas import check_device, open_meter, open_voices, preload, prepare_process, voice_register
+from serve_apps.replicas import VoiceRegister, check_device, open_meter, open_voices, preload, prepare_process
 from serve_apps.spool import Spool
 from serve_apps.stages import LocalStages, Role, StagedConverters, Stages
 
@@ -25,10 +25,10 @@ class ConverterReplica:
 
     def __init__(self, config: ServeConfig, stages: Mapping[Role, Any] | None = None) -> None:
         """stages: handles of the stage deployments; None for fused placement."""
-        self._config, self._computes = config, stages is None
+        self._config = config
         threads = prepare_process(config)
         meter = open_meter()
-        self._register = voice_register(config.voices.max_loaded) if stages is None else None
+        self._register: VoiceRegister | None = None  # where stages are elsewhere, so are the voices
         if stages is None:
             shelf, voices = open_voices(config)
             content, pitch = ContentActor(config.device), PitchActor(config.device)
@@ -39,7 +39,7 @@ class ConverterReplica:
                 with converters.lease(ref, None):
                     pass
 
-            preload(config, shelf, ready)
+            self._register = VoiceRegister(config.voices.max_loaded, preload(config, shelf, ready))
         else:
             several = {role for role in _BY_VOICE if getattr(config, role).most_replicas > 1}
             elsewhere: Stages = RemoteStages(stages, by_voice=frozenset(several), meter=meter)
@@ -52,14 +52,15 @@ class ConverterReplica:
     async def run(self, order: Order) -> AsyncGenerator[Event, None]:
         """See ``orders.Conversions``."""
         if self._register is not None:
-            await self._register(order.voice.id)
+            await self._register.uses(order.voice.id)
         async for event in self._conversions.run(order):
             yield event
 
     async def check_health(self) -> None:
         """Raises if the GPU is lost; Serve replaces such a replica, and one that does not answer."""
-        if self._computes:
+        if self._register is not None:
             await check_device(self._config)
+            await self._register.announce()
 
     def __del__(self) -> None:
         self._conversions.close()

@@ -86,25 +86,42 @@ def open_voices(config: ServeConfig) -> tuple[VoiceShelf, VoiceCache[VoiceRef]]:
     return shelf, voices
 
 
-def preload(config: ServeConfig, shelf: VoiceShelf, ready: Callable[[VoiceRef], Any]) -> None:
-    """Make the configured voices ready. One that cannot be is told of in the log: requests will say the same."""
+def preload(config: ServeConfig, shelf: VoiceShelf, ready: Callable[[VoiceRef], Any]) -> list[str]:
+    """Make the configured voices ready; their ids. One that cannot be is told of in the log: requests will say the
+    same.
+    """
+    ids = []
     for name in config.voices.preload:
         try:
-            ready(shelf.refer(name))
+            ref = shelf.refer(name)
+            ready(ref)
+            ids.append(ref.id)
         except RocktopError as error:
             _log.warning("voice not preloaded", extra={"voice": name, "code": error.code, "reason": error.message})
+    return ids
 
 
-def voice_register(most: int) -> Callable[[str], Awaitable[str]]:
-    """To be awaited with the id of every voice that is used: tells Serve which of ``most`` this replica holds, so that
-    it is sent their calls.
+class VoiceRegister:
+    """Tells Serve which voices this replica holds, so that it is sent their calls.
 
     Only ids go through Serve's own cache of models: it takes away what is in use, loads one at a time and on the event
     loop. ``VoiceCache`` holds the voices themselves.
     """
 
-    async def held(voice_id: str) -> str:
-        return voice_id
+    def __init__(self, most: int, preloaded: list[str]) -> None:
+        """most: voices held at once; preloaded: ids of those that are there from the start."""
 
-    register: Callable[[str], Awaitable[str]] = serve.multiplexed(max_num_models_per_replica=most)(held)
-    return register
+        async def held(voice_id: str) -> str:
+            return voice_id
+
+        self._tell: Callable[[str], Awaitable[str]] = serve.multiplexed(max_num_models_per_replica=most)(held)
+        self._untold = preloaded[-most:]
+
+    async def uses(self, voice_id: str) -> None:
+        """To be awaited with the id of every voice that is used."""
+        await self._tell(voice_id)
+
+    async def announce(self) -> None:
+        """Tell of the preloaded ones, once: else all calls would go to the replica that got the first."""
+        while self._untold:
+            await self._tell(self._untold.pop(0))

@@ -22,7 +22,7 @@ from rocktop_ray.errors import RocktopError
 from rocktop_ray.protocols import ENCODER_RATE, FRAME_RATE, Array, ContentSpec, Noise
 from serve_apps.config import BatchConfig, ServeConfig
 from serve_apps.orders import VoiceRef
-from serve_apps.replicas import check_device, open_meter, open_voices, preload, prepare_process, voice_register
+from serve_apps.replicas import VoiceRegister, check_device, open_meter, open_voices, preload, prepare_process
 from serve_apps.voices import VoiceShelf
 
 _CONTENT_RATE = 50
@@ -158,12 +158,16 @@ class AcousticReplica(_Replica):
         super().__init__(config)
         shelf, voices = open_voices(config)
         self._actor = AcousticActor(voices)
-        self._register = voice_register(config.voices.max_loaded)
-        preload(config, shelf, self._actor.about)
+        self._register = VoiceRegister(config.voices.max_loaded, preload(config, shelf, self._actor.about))
+
+    async def check_health(self) -> None:
+        """As of every replica; the first time tells which voices are here."""
+        await super().check_health()
+        await self._register.announce()
 
     async def about(self, ref: VoiceRef) -> tuple[VoiceAbout, float]:
         """See ``AcousticActor.about``."""
-        await self._register(ref.id)
+        await self._register.uses(ref.id)
         about: tuple[VoiceAbout, float] = await self._in_thread(partial(self._actor.about, ref))
         return about
 
@@ -206,8 +210,12 @@ class VocoderReplica(_Replica):
         super().__init__(config)
         shelf, voices = open_voices(config)
         self._actor = VocoderActor(voices)
-        self._register = voice_register(config.voices.max_loaded)
-        preload(config, shelf, self._actor.prepare)
+        self._register = VoiceRegister(config.voices.max_loaded, preload(config, shelf, self._actor.prepare))
+
+    async def check_health(self) -> None:
+        """As of every replica; the first time tells which voices are here."""
+        await super().check_health()
+        await self._register.announce()
 
     async def wave(
         self,
@@ -222,7 +230,7 @@ class VocoderReplica(_Replica):
         stop: int,
     ) -> Array:
         """See ``VocoderActor.wave``."""
-        await self._register(ref.id)
+        await self._register.uses(ref.id)
         await self._in_thread(partial(self._actor.prepare, ref))
         work = partial(
             self._actor.wave,
