@@ -98,8 +98,9 @@ def _run(launch: Launch, stop: threading.Event, *, dashboard: bool, verbose: boo
             raise StageLostError(f"the service could not be started: {error}", retryable=False) from error
         _tell(launch, context.dashboard_url if dashboard else None, time.monotonic() - began)
         stop.wait()
-        _say("stopping ...")
     finally:
+        if stop.is_set():
+            _say("stopping ...")  # which takes some seconds; a second Ctrl-C changes nothing
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # Ray complains of what it ends itself
             if ray.is_initialized():
                 serve.shutdown()
@@ -109,8 +110,10 @@ def _run(launch: Launch, stop: threading.Event, *, dashboard: bool, verbose: boo
 def _environment() -> None:
     """Settings of Ray that it reads from the environment; what the user has set stays."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray's own ports are open to the network, and whoever reaches them could run code. So Ray shall ask for the token
-    # in ~/.ray/auth_token, as it does for any cluster that a program starts.
+    # No cluster is meant, only this machine: Ray then listens on loopback. The name tells where Ray does so by default.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    # Replicas of Serve listen on all addresses all the same, and whoever reaches Ray's ports could run code. So Ray
+    # shall ask for the token in ~/.ray/auth_token, as it does for any cluster that a program starts.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
 import subprocess
@@ -45,6 +46,7 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
             assert "anna" in client.get("/v1/voices").text
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) > 3
+        assert not _open_to_all(family)
         process.send_signal(signal.SIGTERM)
         rest = process.communicate(timeout=60)[0]
         assert process.returncode == 0 and rest.split() == ["stopped"], rest
@@ -53,3 +55,18 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _open_to_all(processes: list[psutil.Process]) -> dict[str, int]:
+    """Ports of these processes that other machines reach, but those of Serve's replicas: these ask for Ray's token."""
+    found: dict[str, int] = {}
+    for process in processes:
+        if process.name().startswith("ray::ServeRepl"):
+            continue
+        for connection in process.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN:
+                address = ipaddress.ip_address(connection.laddr.ip)
+                mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+                if not (mapped or address).is_loopback:
+                    found[process.name()] = connection.laddr.port
+    return found
