@@ -38,7 +38,7 @@ serve: setup  ## the studio page and the HTTP API on this machine: ARGS="--port 
 test: setup test-models test-tools lint type check  ## set-up, lint, types and tests
 
 test-models: $(READY)
-	$(BIN)/rocktop models fetch crepe-tiny
+	$(BIN)/rocktop models fetch crepe-tiny dnsmos dnsmos-p808
 
 test-tools:  ## Debian's Chromium and Prometheus, which some tests drive
 	@for tool in chromium promtool; do \
