@@ -404,3 +404,25 @@ def test_five_hundred_jobs_in_order_and_fast(tmp_path: Path) -> None:
             assert spent < 20, spent
 
     run(main(), 60)
+
+
+def test_large_requests_do_not_fill_the_memory(tmp_path: Path) -> None:
+    """Jobs that hold whole takes are refused when there are too many, and go early when they are done."""
+    large = {"name": "large", "take": "x" * 200_000}
+
+    async def main() -> None:
+        async with board(tmp_path, sweep_seconds=3600, state_bytes=1_000_000) as jobs:
+            small = await jobs.submit("convert", {"name": "small"})
+            first = [await jobs.submit("convert", large) for _ in range(4)]
+            for job in first:
+                assert (await jobs.wait(job.id, 5)).status == "done"
+            with pytest.raises(QueueFullError, match="hold"):
+                await jobs.submit_all("convert", [large] * 2)
+            await until(lambda: first[1].id not in jobs._records)  # the refusal had them looked at
+            assert (await jobs.get(small.id)).status == "done" and (await jobs.get(first[-1].id)).status == "done"
+            await jobs.submit_all("convert", [large] * 2)
+        async with board(tmp_path, state_bytes=1_000_000) as jobs:
+            with pytest.raises(QueueFullError, match="hold"):
+                await jobs.submit_all("convert", [large] * 3)
+
+    run(main())

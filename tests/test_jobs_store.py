@@ -191,7 +191,9 @@ def test_the_oldest_go_until_all_fits(tmp_path: Path) -> None:
         async with board(tmp_path, limits=limits, sweep_seconds=3600) as jobs:
             for id in ("first", "second", "third"):
                 await _made(jobs, tmp_path, id, size=300_000)
-            old, orphans = await jobs._keeper.plan([record.job for record in jobs._records.values()])
+            old, orphans = await jobs._keeper.plan(
+                [record.job for record in jobs._records.values()], dict.fromkeys(jobs._records, 0)
+            )
             assert [job.id for job in old] == ["first", "second"][: len(old)] and not orphans
             assert len(old) == 2  # 1.8 MB, of which at most 1.05 MB may stay
         async with board(tmp_path, limits=limits, sweep_seconds=0.05) as jobs:

@@ -32,6 +32,8 @@ from serve_apps.jobs.retention import Keeper
 
 PATIENCE = 900.0
 """Seconds over which work is tried again that a store or a stage refused for the time being."""
+STATE_BYTES = 1 << 30
+"""Of all jobs as they were sent, together: they are kept in memory, and one may hold 20 MiB of ``data:`` addresses."""
 WATCH_SECONDS = 0.1
 """Least time between two states that a watcher is told."""
 
@@ -54,18 +56,24 @@ class JobBoard:
         patience: float = PATIENCE,
         sweep_seconds: float = 60.0,
         orphan_seconds: float = 6 * 3600.0,
+        state_bytes: int = STATE_BYTES,
         meter: JobMeter | None = None,
     ) -> None:
-        """``patience``: see PATIENCE; ``orphan_seconds``: age at which takes and results of no job are removed."""
+        """``patience``: see PATIENCE; ``orphan_seconds``: age at which takes and results of no job are removed;
+        ``state_bytes``: see STATE_BYTES.
+        """
         self.limits = limits
         self._ledger = Ledger(store)
         self._crew = Crew(self._ledger, runners, limits.running_jobs, patience, meter)
-        self._keeper = Keeper(self._ledger, limits, orphan_seconds)
-        self._sweep_seconds = sweep_seconds
+        self._keeper = Keeper(self._ledger, limits, orphan_seconds, state_bytes // 2)
+        self._sweep_seconds, self._state_bytes = sweep_seconds, state_bytes
+        self._full = asyncio.Event()
+        """Set to have what is old removed soon."""
         self._records: dict[str, Record] = {}
         """By id, oldest first."""
         self._creating: dict[str, asyncio.Event] = {}
         """Jobs that are being written for the first time."""
+        self._creating_bytes = 0
         self._latest = 0.0
         """When the newest job was made."""
         self._sweeping: asyncio.Task[None] | None = None
@@ -133,13 +141,19 @@ class JobBoard:
         self._check_room(len(new))
         records = [Record(self._new(id, kind, payload, group, owner)) for id, payload in new.items()]
         states = {record.job.id: _state(record) for record in records}
+        for record in records:
+            record.size = len(states[record.job.id])
+        size = sum(record.size for record in records)
+        self._check_memory(size)
         written = asyncio.Event()
         self._creating.update(dict.fromkeys(new, written))
+        self._creating_bytes += size
         try:
             await self._ledger.create(states)
             self._records.update({record.job.id: record for record in records})
             self._crew.add(*records)
         finally:
+            self._creating_bytes -= size
             for id in new:
                 del self._creating[id]
             written.set()
@@ -275,6 +289,17 @@ class JobBoard:
         )
         raise QueueFullError(f"{what}; try again later", retry_after=wait)
 
+    def _check_memory(self, size: int) -> None:
+        """Raises QueueFullError."""
+        held = self._creating_bytes + sum(record.size for record in self._records.values())
+        if held + size > self._state_bytes:
+            self._full.set()
+            raise QueueFullError(
+                f"the jobs that are kept hold {held >> 20} MiB of requests, there is no room for this one; try again "
+                "later, or name addresses instead of sending takes inside the request",
+                retry_after=10.0,
+            )
+
     def _new(self, id: str, kind: str, payload: dict[str, Any], group: str | None, owner: str | None) -> Job:
         self._latest = max(time.time(), self._latest + 1e-5)  # no two alike: the order of jobs is that of their times
         return Job(id, kind, "queued", payload, self._latest, group=group, owner=owner)
@@ -282,13 +307,16 @@ class JobBoard:
     async def _sweep(self) -> None:
         while True:
             try:
-                old, orphans = await self._keeper.plan([record.job for record in self._records.values()])
+                sizes = {id: record.size for id, record in self._records.items()}
+                old, orphans = await self._keeper.plan([record.job for record in self._records.values()], sizes)
                 for job in old:
                     self._records.pop(job.id, None)
                 await self._keeper.remove(old, orphans)
             except RocktopError as error:
                 _log.warning("old jobs could not be removed: %s", error.code)
-            await asyncio.sleep(self._sweep_seconds)
+            await asyncio.sleep(min(1.0, self._sweep_seconds))  # however full it is
+            await _within(self._full, self._sweep_seconds - 1.0)
+            self._full.clear()
 
 
 def _state(record: Record) -> bytes:

@@ -25,6 +25,8 @@ class Record:
     job: Job
     starts: int = 0
     """How often work on it began; a clean stop of the process takes its start back."""
+    size: int = 0
+    """Bytes of the job as it was sent, kept in memory as well as in the store."""
     task: asyncio.Task[None] | None = None
     final: asyncio.Event = field(default_factory=asyncio.Event)
     watchers: set[asyncio.Event] = field(default_factory=set)
@@ -58,7 +60,7 @@ class Record:
             raise ValueError("not a job") from error
         if not isinstance(starts, int) or _ID.fullmatch(job.id) is None:
             raise ValueError("not a job")
-        record = cls(job, starts)
+        record = cls(job, starts, len(data))
         if job.status in FINAL:
             record.final.set()
         return record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rocktop_ray.store.storage import Stat
 from serve_apps.config import LimitsConfig
@@ -11,18 +11,25 @@ from serve_apps.jobs.ledger import Ledger
 from serve_apps.jobs.protocol import FINAL, Job
 from serve_apps.spool import RESULTS, TAKES, Spool
 
+_LARGE = 64 << 10
+"""Bytes from which a job counts as one that fills the memory: such hold whole takes as ``data:`` addresses."""
 _FOLDERS = (f"{TAKES}/", f"{RESULTS}/")
 
 
 class Keeper:
     """Removes what is older than ``keep_hours``, then the oldest until all fits ``keep_bytes``. Only final jobs go."""
 
-    def __init__(self, ledger: Ledger, limits: LimitsConfig, orphan_seconds: float) -> None:
+    def __init__(self, ledger: Ledger, limits: LimitsConfig, orphan_seconds: float, state_bytes: int) -> None:
+        """state_bytes: of large jobs as they were sent, together; the oldest final ones go first."""
         self._ledger, self._limits, self._orphan_seconds = ledger, limits, orphan_seconds
+        self._state_bytes = state_bytes
         self._spool = Spool(ledger.store)
 
-    async def plan(self, jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
-        """Which of the jobs are to go, and which keys belong to none of them. Raises StorageError."""
+    async def plan(self, jobs: Sequence[Job], states: Mapping[str, int]) -> tuple[list[Job], list[str]]:
+        """Which of the jobs are to go, and which keys belong to none of them. Raises StorageError.
+
+        states: bytes of each job as it was sent.
+        """
         now = time.time()
         files = await self._ledger.call(self._files)
         owners = {key: job.id for job in jobs for key in listed(job)}
@@ -37,12 +44,15 @@ class Keeper:
                 orphans.append(found.key)
                 continue
             total += found.bytes
+        held = sum(states.values())
         old: list[Job] = []
         for job in sorted((job for job in jobs if job.status in FINAL), key=lambda job: job.finished or job.created):
             expired = (job.finished or job.created) < now - 3600 * self._limits.keep_hours
-            if expired or (total > self._limits.keep_bytes and sizes[job.id]):
+            heavy = held > self._state_bytes and states[job.id] > _LARGE
+            if expired or heavy or (total > self._limits.keep_bytes and sizes[job.id]):
                 old.append(job)
                 total -= sizes[job.id]
+                held -= states[job.id]
         return old, orphans
 
     async def remove(self, jobs: Sequence[Job], keys: Sequence[str] = ()) -> None:
