@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from html import escape
 from importlib import resources
 from string import Template
@@ -32,7 +32,7 @@ def render_page(
         notes=_notes(report, alone),
         summary=_summary(report, shown),
         takes=_table(report.takes, shown),
-        cards="\n".join(_card(take, shown, target) for take in report.takes),
+        cards="\n".join(_card(take, shown, target, report.missing) for take in report.takes),
     )
 
 
@@ -88,7 +88,7 @@ def _table(takes: list[TakeScores], shown: list[Measure]) -> str:
     return f'<div class="wide"><table class="sortable">{body}</table></div>'
 
 
-def _card(take: TakeScores, shown: list[Measure], target: bool) -> str:
+def _card(take: TakeScores, shown: list[Measure], target: bool, missing: Collection[str]) -> str:
     """Players, picture and numbers of one take."""
     folder = quote(take.folder or "")
     clips = [("source", f"{folder}/{SOURCE}"), ("result", f"{folder}/{RESULT}")]
@@ -110,9 +110,8 @@ def _card(take: TakeScores, shown: list[Measure], target: bool) -> str:
         for measure in shown
         if measure.name in take.values
     )
-    left = "".join(
-        f"<li>{escape(name)}: {escape(why)}</li>" for name, why in dict(take.report.get("left_out") or {}).items()
-    )
+    reasons = {name: why for name, why in take.report["left_out"].items() if name not in missing}  # told at the top
+    left = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in reasons.items())
     left = f'<ul class="faint">{left}</ul>' if left else ""
     title = f"<h3>{escape(take.name)}</h3>"
     body = f'{title}<div class="players">{players}</div>{picture}<dl>{numbers}</dl>{left}'
