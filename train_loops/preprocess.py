@@ -108,7 +108,7 @@ def joined_ray(cores: int) -> Iterator[None]:
     folder = None
     try:
         if os.environ.get("RAY_ADDRESS"):
-            ray.init(logging_level="warning")
+            ray.init(logging_level=logging.WARNING)
         else:
             folder = tempfile.mkdtemp(prefix="rt", dir="/tmp")  # sockets' paths must stay short
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -118,7 +118,7 @@ def joined_ray(cores: int) -> Iterator[None]:
                 include_dashboard=False,
                 object_store_memory=200 << 20,
                 _temp_dir=folder,
-                logging_level="warning",
+                logging_level=logging.WARNING,
             )
         yield
     finally:

@@ -95,10 +95,10 @@ class DatasetConfig:
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> DatasetConfig:
         """From plain data (JSON, YAML). Raises SettingsError for unknown keys and for values of another type."""
-        kinds = {field.name: type(field.default) for field in fields(cls)}
+        kinds: dict[str, type] = {field.name: type(field.default) for field in fields(cls)}
         if unknown := sorted(set(values) - set(kinds)):
             raise SettingsError(f"unknown settings of a dataset: {', '.join(unknown)}; known: {', '.join(kinds)}")
-        given = {}
+        given: dict[str, Any] = {}
         for name, value in values.items():
             kind = kinds[name]
             if kind is float and type(value) is int:

@@ -88,7 +88,7 @@ def scan_take(file: Path, config: DatasetConfig) -> TakeFacts:
     peak = 0.0
     for block in raw_blocks(file, config.rate, meter.channel, clipping):
         peak = max(peak, float(np.abs(block).max(initial=0.0)))
-        sha.update(np.ascontiguousarray(block, "<f4"))
+        sha.update(block.astype("<f4").tobytes())
         levels.add(highpass(block) if highpass else block)
     samples, seconds = levels.samples, levels.samples / config.rate
     if seconds < config.min_seconds:
