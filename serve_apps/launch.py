@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import errno
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rocktop_ray.errors import SettingsError, storage_errors
+from rocktop_ray.errors import RocktopError, SettingsError, storage_errors
+from rocktop_ray.store.catalogue import lookup
+from rocktop_ray.store.fetch import location
+from rocktop_ray.store.settings import StorageSettings
+from rocktop_ray.store.storage import open_storage
+from rocktop_ray.voices.names import BUNDLE
 from serve_apps.config import ServeConfig
 from serve_apps.requests import field_problems
+from serve_apps.spool import Spool
 
 HOST, PORT = "127.0.0.1", 8000
 BUILDER = "serve_apps.app:build_app"
+
+_STORE_SECONDS = 5.0
+_BUNDLE_NEEDS = ("whisper-base-encoder", "fcpe")
 
 _SERVE_KEYS = ("applications", "http_options", "logging_config")
 _CLUSTER_KEYS = ("proxy_location", "grpc_options", "controller_options", "tracing_config", "target_capacity")
@@ -146,3 +155,22 @@ def port_is_free(host: str, port: int) -> bool:
     except OSError as error:
         raise SettingsError(f"cannot listen on {host}: {error.strerror or error}") from error
     return True
+
+
+def check_store(config: ServeConfig) -> None:
+    """Raises SettingsError if the store cannot be written, before anything starts. One that is down may come back."""
+    settings = replace(StorageSettings.from_environment(), read_seconds=_STORE_SECONDS, attempts=1)
+    store, key = open_storage(config.store_place, settings), Spool.new_key("health")
+    try:
+        store.write(key, b"well")
+        store.delete(key)
+    except RocktopError as error:
+        if not error.retryable:
+            raise SettingsError(f"store: {error.message}") from error
+
+
+def missing_models(config: ServeConfig) -> list[str]:
+    """Weights without which the bundle's voice cannot convert, if it is to be preloaded."""
+    if BUNDLE not in config.voices.preload:
+        return []
+    return [name for name in _BUNDLE_NEEDS if not location(lookup(name)).is_file()]

@@ -21,7 +21,7 @@ import typer
 from rocktop_ray.errors import RocktopError, SettingsError, StageLostError
 from serve_apps.config import ServeConfig
 from serve_apps.gateway.keys import keys_app
-from serve_apps.launch import Launch, port_is_free, read_launch
+from serve_apps.launch import Launch, check_store, missing_models, port_is_free, read_launch
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(keys_app, name="keys")
@@ -59,6 +59,13 @@ def serve(
         typer.echo(
             f"warning: everybody who reaches {launch.host}:{launch.port} may use this service; "
             "make keys with 'rocktop-serve keys add' and set security.keys",
+            err=True,
+        )
+    check_store(launch.config)
+    if missing := missing_models(launch.config):
+        typer.echo(
+            f"warning: the bundle's voice cannot convert without {' and '.join(missing)}; "
+            "run: rocktop models fetch bundle",
             err=True,
         )
     with _until_told() as stop:
@@ -161,10 +168,19 @@ def _until_told() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set; before it is waited for they interrupt, so that starting can be stopped."""
     stop = threading.Event()
     _handle_signals(stop)
+    told, sys.unraisablehook = sys.unraisablehook, _tell_unraisable
     try:
         yield stop
     except KeyboardInterrupt:
         _say("stopped")
+    finally:
+        sys.unraisablehook = told
+
+
+def _tell_unraisable(found: Any) -> None:
+    """Python's report of an exception in a callback of its own; not of an interrupt, which ``_unless`` looks after."""
+    if found.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(found)
 
 
 def _unless(stop: threading.Event) -> None:

@@ -16,7 +16,7 @@ import serve_apps.configs
 from rocktop_ray.errors import SettingsError, StorageError
 from serve_apps.app import build_app
 from serve_apps.config import ServeConfig, StageConfig
-from serve_apps.launch import BUILDER, port_is_free, read_launch
+from serve_apps.launch import BUILDER, check_store, missing_models, port_is_free, read_launch
 from serve_apps.main import app
 from serve_apps.replicas import computing_replicas
 
@@ -156,3 +156,18 @@ def test_a_busy_port_is_said_before_anything_starts() -> None:
     assert port_is_free("127.0.0.1", port)
     with pytest.raises(SettingsError, match=r"cannot listen on 192\.0\.2\.77"):
         port_is_free("192.0.2.77", port)
+
+
+def test_a_store_that_cannot_be_written_is_said_before_anything_starts(tmp_path: Path) -> None:
+    check_store(ServeConfig(store=str(tmp_path / "new")))
+    file = tmp_path / "file"
+    file.write_text("")
+    for store in (str(file), "s3://", "ftp://host/x"):
+        with pytest.raises(SettingsError, match=r"store|S3 place"):
+            check_store(ServeConfig(store=store))
+
+
+def test_missing_models_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROCKTOP_HOME", str(tmp_path))
+    assert missing_models(ServeConfig()) == ["whisper-base-encoder", "fcpe"]
+    assert missing_models(ServeConfig.model_validate({"voices": {"preload": []}})) == []

@@ -49,7 +49,7 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
         assert not _open_to_all(family)
         process.send_signal(signal.SIGTERM)
         rest = process.communicate(timeout=60)[0]
-        assert process.returncode == 0 and rest.split() == ["stopped"], rest
+        assert process.returncode == 0 and rest.split() == ["stopping", "...", "stopped"], rest
         _, alive = psutil.wait_procs(family, timeout=30)
         assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE]
     finally:
