@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
+from actors.threads import use_threads
 from rocktop_ray.errors import RocktopError, SettingsError, storage_errors
 from rocktop_ray.store.settings import StorageSettings
 from rocktop_ray.store.storage import open_storage
@@ -48,7 +49,7 @@ def preprocess(
     threads: Annotated[int, typer.Option(min=1, help="Of each worker's arithmetic; a worker takes as many cores.")] = 1,
     gpus: Annotated[float, typer.Option(min=0, help="GPU share of each worker.")] = 0.0,
     device: Annotated[
-        str, typer.Option(help="cpu, cuda or auto; auto is cuda with --gpus above 0, else cpu.")
+        str, typer.Option(help="cpu, cuda or auto; auto is cuda with --gpus above 0 (or --local and a GPU), else cpu.")
     ] = "auto",
     local: Annotated[bool, typer.Option("--local", help="In this process, without Ray.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Then remove what this dataset does not need.")] = False,
@@ -58,10 +59,11 @@ def preprocess(
     chosen = {"rate": rate, "encoder": encoder, "pitch": pitch, "slicing": slicing}
     made = read_config(config, settings or [], {name: value for name, value in chosen.items() if value is not None})
     reach = StorageSettings.from_environment()
-    if device == "auto":
+    if device == "auto" and not local:
         device = "cuda" if gpus else "cpu"
     job = Job(open_storage(source, reach), open_storage(out, reach), made, device, threads)
     if local:
+        use_threads(threads)
         manifest = build_dataset(job, LocalRunner(), speaker=speaker, prune=prune)
     else:
         with joined_ray(workers * threads):
