@@ -141,7 +141,8 @@ def _tell(launch: Launch, dashboard: str | None, seconds: float) -> None:
     if dashboard:
         _say(f"  dashboard  http://{dashboard}/")
         if os.environ["RAY_AUTH_MODE"] == "token":
-            _say("             asks for a token: 'ray get-auth-token'; in a shell: RAY_AUTH_MODE=token serve status")
+            _say("             asks for a token: 'ray get-auth-token'; in a shell:")
+            _say(f"             RAY_AUTH_MODE=token serve status -a http://{dashboard}")
     _say("stop with Ctrl-C")
 
 
