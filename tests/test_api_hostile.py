@@ -239,6 +239,21 @@ def test_a_client_that_stops_sending_is_let_go(home: Path, monkeypatch: pytest.M
         refused(post(own, slow()), 408, "body_timeout")
 
 
+def test_a_client_that_sends_a_byte_now_and_then_is_let_go(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a few of them would hold all places for ever."""
+    monkeypatch.setattr("serve_apps.gateway.intake.SILENCE", 0.4)
+    with serving_gateway(home) as own:
+
+        def slow() -> Iterator[bytes]:
+            yield part("take", b"RIFF", "a.wav")[:-2]
+            for _ in range(30):
+                time.sleep(0.1)
+                yield b"x"
+            yield END
+
+        refused(post(own, slow()), 408, "body_timeout")
+
+
 ADDRESSES = [
     "http://127.0.0.1:8000/v1/voices",
     "http://localhost/",

@@ -20,7 +20,17 @@ def test_loopback_names_are_served(gateway: Gateway, host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example", "10.0.0.7:8000", "0.0.0.0", "[::2]", "", "localhost@evil"]
+    "host",
+    [
+        "evil.example",
+        "localhost.evil.example",
+        "10.0.0.7:8000",
+        "0.0.0.0",
+        "[::2]",
+        "",
+        "localhost@evil",
+        "[::1].evil.example",
+    ],
 )
 def test_other_names_are_not(gateway: Gateway, host: str) -> None:
     """A page of evil.example whose name was rebound to this machine sends that name."""

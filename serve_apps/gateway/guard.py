@@ -116,7 +116,8 @@ def _host_name(host: str) -> str:
     """``[::1]:8000`` -> ``::1``; ``Example.org.:80`` -> ``example.org``."""
     name = host.strip().lower()
     if name.startswith("["):
-        return name[1:].partition("]")[0]
+        inner, _, rest = name[1:].partition("]")
+        return inner if not rest or rest.startswith(":") else name
     return name.rpartition(":")[0].rstrip(".") if ":" in name else name.rstrip(".")
 
 

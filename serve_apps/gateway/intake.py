@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,9 @@ MAX_FIELDS = 64
 MAX_FIELD_BYTES = 8192
 SILENCE = 30.0
 """Seconds in which a client has to send the next bytes of its body."""
+SLOWEST = 1024.0
+"""Bytes in a second, over the time that was waited for them: who sends less, for longer than SILENCE, holds a place
+that others need."""
 
 _SLACK = 1 << 20
 _BLOCK = 1 << 20
@@ -125,7 +129,7 @@ def fetch_policy(config: FetchConfig) -> FetchPolicy:
 
 async def read_body(request: Request, most: int = MAX_JSON) -> bytes:
     """A whole small body. Raises BodyTooLargeError, BodyTimeoutError."""
-    return b"".join([chunk async for chunk in _chunks(request, most)])
+    return b"".join([chunk async for chunk in chunks(request, most)])
 
 
 async def read_form(
@@ -146,7 +150,7 @@ async def read_form(
     Returns the plain fields. Raises FieldsError, BadRequestError, BodyTooLargeError, BodyTimeoutError, StorageError.
     """
     fields: list[tuple[str, str]] = []
-    pieces = read_multipart(request.headers["content-type"], _chunks(request, most_files * most_bytes + _SLACK))
+    pieces = read_multipart(request.headers["content-type"], chunks(request, most_files * most_bytes + _SLACK))
     count = 0
     async for piece in pieces:
         if not isinstance(piece, PartBegin):
@@ -276,14 +280,19 @@ async def _text(pieces: AsyncIterator[Any], name: str) -> str:
         raise FieldsError.one(name[:64], "not UTF-8 text") from None
 
 
-async def _chunks(request: Request, most: int) -> AsyncGenerator[bytes, None]:
-    """The body as it comes in, refused as soon as it is known to be too large."""
+async def chunks(request: Request, most: int, what: str = "the request's body") -> AsyncGenerator[bytes, None]:
+    """The body as it comes in, refused as soon as it is known to be too large or too slow.
+
+    Raises BodyTooLargeError, BodyTimeoutError.
+    """
     declared = request.headers.get("content-length", "")
+    too_large = BodyTooLargeError(f"{what} is larger than the limit of {most:,} bytes")
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > most:
-        raise BodyTooLargeError(f"the request's body is larger than the limit of {most:,} bytes")
-    total = 0
+        raise too_large
+    total, waited = 0, 0.0
     stream = request.stream()
     while True:
+        began = time.monotonic()
         try:
             async with asyncio.timeout(SILENCE):
                 chunk = await anext(stream, None)
@@ -291,9 +300,11 @@ async def _chunks(request: Request, most: int) -> AsyncGenerator[bytes, None]:
             raise BodyTimeoutError(f"no byte of the body came in for {SILENCE:g} s") from None
         if chunk is None:
             return
-        total += len(chunk)
+        total, waited = total + len(chunk), waited + time.monotonic() - began
         if total > most:
-            raise BodyTooLargeError(f"the request's body is larger than the limit of {most:,} bytes")
+            raise too_large
+        if waited > SILENCE and total < SLOWEST * waited:
+            raise BodyTimeoutError(f"the body comes in too slowly: {total:,} bytes in {waited:.0f} s")
         yield chunk
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from contextlib import aclosing
 from typing import Any
@@ -16,9 +15,8 @@ from starlette.types import Receive, Scope, Send
 
 from rocktop_ray.errors import AudioError, RocktopError, storage_errors
 from serve_apps.gateway.info_routes import Readiness
-from serve_apps.gateway.intake import SILENCE, discard, in_thread, read_form
+from serve_apps.gateway.intake import chunks, discard, in_thread, read_form
 from serve_apps.gateway.objects import object_answer
-from serve_apps.gateway.refusals import BodyTimeoutError, BodyTooLargeError
 from serve_apps.gateway.replies import result_name, until_gone
 from serve_apps.gateway.waiting import Place, Waiting
 from serve_apps.orders import Finished, Order, Report, Started
@@ -143,21 +141,13 @@ class _Prediction(Response):
 
 async def _write_body(request: Request, file: Any, most: int) -> int:
     """The body as it comes in, into a file; how many bytes."""
-    total, stream = 0, request.stream()
+    total = 0
     try:
-        while True:
-            try:
-                async with asyncio.timeout(SILENCE):
-                    chunk = await anext(stream, None)
-            except TimeoutError:
-                raise BodyTimeoutError(f"no byte of the body came in for {SILENCE:g} s") from None
-            if chunk is None:
-                return total
+        async for chunk in chunks(request, most, "the take"):
             total += len(chunk)
-            if total > most:
-                raise BodyTooLargeError(f"the take is larger than the limit of {most:,} bytes")
             with storage_errors("the upload", "write"):
                 await run_in_threadpool(file.write, chunk)
+        return total
     finally:
         file.close()
 
