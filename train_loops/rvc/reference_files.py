@@ -82,11 +82,14 @@ def write_reference(path: str | Path, step: AdversarialStep, part: Part, *, epoc
     Raises StorageError.
     """
     rate = step.recipe.learning_rate(epochs)
-    optimizer = step.optimizers[part].state_dict()
-    for group in optimizer["param_groups"]:
-        group |= {"lr": rate, "initial_lr": step.recipe.optimizer.learning_rate, "fused": None}
-    for state in optimizer["state"].values():
-        state |= {kind: value.detach().cpu() for kind, value in state.items()}
+    packed = step.optimizers[part].state_dict()
+    own = {"lr": rate, "initial_lr": step.recipe.optimizer.learning_rate, "fused": None}
+    optimizer = {
+        "state": {
+            index: {kind: value.cpu() for kind, value in each.items()} for index, each in packed["state"].items()
+        },
+        "param_groups": [{**group, **own} for group in packed["param_groups"]],
+    }
     model = OrderedDict(
         (name, weight.detach().cpu()) for name, weight in weights_by_file_name(getattr(step, part)).items()
     )

@@ -34,6 +34,9 @@ PARTS: tuple[Part, ...] = ("discriminator", "generator")
 """In the order of a step."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_KEY_BIAS = ".conv_k.bias"
+"""A constant on all keys changes no attention, so its gradient is 0. What is computed is rounding noise, which AdamW
+would turn into steps of full size, other ones for every division into workers and parts."""
 _GENERATOR_LOSSES = ("adversarial", "feature", "mel", "kl")
 
 
@@ -151,6 +154,9 @@ class AdversarialStep:
         for weight in self.weights[part].values():
             if weight.grad is None:  # no examples, or none that uses it: exchanges and decay want it all the same
                 weight.grad = torch.zeros_like(weight)
+        for name, weight in self.weights[part].items():
+            if name.endswith(_KEY_BIAS) and weight.grad is not None:
+                weight.grad.zero_()
 
     def exchanged(self, part: Part) -> list[nn.Parameter]:
         """The weights of a network whose gradients an exchange adds up, in a fixed order."""
