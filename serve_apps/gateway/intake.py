@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
@@ -174,8 +175,7 @@ async def read_form(
 async def discard(spool: Spool, keys: Collection[str]) -> None:
     """Delete objects of the spool, also while the request is being cancelled; what cannot be is left to the janitor."""
     if keys:
-        with anyio.CancelScope(shield=True):
-            await run_in_threadpool(_delete, spool, tuple(keys))
+        await _surely(_delete, spool, tuple(keys))
 
 
 @asynccontextmanager
@@ -197,12 +197,21 @@ async def in_thread(manager: AbstractContextManager[_T]) -> AsyncGenerator[_T, N
         await run_in_threadpool(enter)
         yield value  # type: ignore[misc]
     except BaseException as error:
-        with anyio.CancelScope(shield=True):
-            await run_in_threadpool(leave, type(error), error, error.__traceback__)
+        await _surely(leave, type(error), error, error.__traceback__)
         raise
     else:
-        with anyio.CancelScope(shield=True):
-            await run_in_threadpool(leave, None, None, None)
+        await _surely(leave, None, None, None)
+
+
+async def _surely(function: Callable[..., None], *args: Any) -> None:
+    """Call it in a thread, at once: it runs to its end also when this task is cancelled before or while it waits.
+
+    A thread pool of anyio can be kept from starting by a plain cancellation, which is what Serve does to the task of a
+    client that hangs up the moment it has its last byte.
+    """
+    working = asyncio.get_running_loop().run_in_executor(None, contextvars.copy_context().run, function, *args)
+    with anyio.CancelScope(shield=True):
+        await asyncio.shield(working)
 
 
 async def _form(request: Request, services: Services, takes: list[Take], most: int) -> list[tuple[str, str]]:
