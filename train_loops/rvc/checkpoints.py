@@ -124,8 +124,8 @@ def set_moments(step: AdversarialStep, part: Part, states: list[dict[str, Tensor
             if not isinstance(value, Tensor) or value.shape != shape or not bool(value.isfinite().all()):
                 raise VoiceFormatError(f"{source}: its optimizer state for {name} does not fit ({kind})")
     optimizer = step.optimizers[part]
-    state = {index: {kind: each[kind] for kind in _MOMENTS} for index, each in enumerate(states)}
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    numbered = {index: {kind: each[kind] for kind in _MOMENTS} for index, each in enumerate(states)}
+    optimizer.load_state_dict({"state": numbered, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _restore_optimizer(step: AdversarialStep, part: Part, moments: Mapping[str, dict[str, Tensor]], name: str) -> None:

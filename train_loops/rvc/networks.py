@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rocktop_ray.models.rvc.discriminator import MultiPeriodDiscriminator
+from rocktop_ray.models.rvc.flow import Coupling
 from rocktop_ray.models.rvc.hifigan import HifiganDecoder
 from rocktop_ray.models.rvc.prior_encoder import RelativeAttention
 from rocktop_ray.models.rvc.source import sine_source
@@ -54,8 +55,9 @@ def fresh(recipe: Recipe) -> tuple[Synthesizer, MultiPeriodDiscriminator]:
                 for layer in (module.conv_q, module.conv_k, module.conv_v):
                     nn.init.xavier_uniform_(layer.weight)
         for coupling in generator.flow.flows.values():
-            nn.init.zeros_(coupling.post.weight)
-            nn.init.zeros_(coupling.post.bias)
+            assert isinstance(coupling, Coupling)
+            for weight in coupling.post.parameters():
+                nn.init.zeros_(weight)
         discriminator = MultiPeriodDiscriminator(recipe.discriminator)
     for network in (generator, discriminator):
         add_weight_norm(network)
