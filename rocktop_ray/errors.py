@@ -210,6 +210,12 @@ class TrainingError(RocktopError):
     code, stage, http_status, exit_code = "training_failed", "training", 500, 70
 
 
+class WorkerLostError(TrainingError):
+    """A worker of a training run ended, failed or fell silent; the run can go on from its last checkpoint."""
+
+    code, http_status, exit_code, retryable = "worker_lost", 503, 75, True
+
+
 class CancelledError(RocktopError):
     """The caller asked the work to stop."""
 
