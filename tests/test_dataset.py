@@ -25,6 +25,7 @@ from train_loops.dataset.reader import Dataset
 from train_loops.dataset.report import report_page
 from train_loops.dataset.runners import LocalRunner
 from train_loops.dataset.workers import FeatureWorker, ScanWorker
+from train_loops.preprocess import main, read_config
 
 
 class Counting(LocalRunner):
@@ -367,3 +368,23 @@ def test_long_takes_are_shared_between_workers(source, tmp_path, made, monkeypat
     assert runner.made.count("berta/long.wav") >= 4
     mine = {name: data for name, data in files(tmp_path / "out").items() if name.startswith("parts/")}
     assert mine == {name: data for name, data in files(made).items() if name.startswith("parts/")}
+
+
+def test_the_command_line(tmp_path, source, capsys, monkeypatch):
+    """Options over ``--set`` over the file; what is wrong is one line and an exit status."""
+    file = tmp_path / "set.json"
+    file.write_text('{"rate": 32000, "overlap": 0.5, "min_rate": 8000}')
+    made = read_config(file, ["overlap=0.4", "slicing=pauses"], {"rate": 40_000})
+    assert (made.rate, made.overlap, made.min_rate, made.slicing) == (40_000, 0.4, 8_000, "pauses")
+    for assignments in (["overlaps=1"], ["overlap"], ["overlap=wide"]):
+        with pytest.raises(SettingsError):
+            read_config(None, assignments, {})
+    file.write_text("[1")
+    with pytest.raises(SettingsError, match="not JSON"):
+        read_config(file, [], {})
+    monkeypatch.setattr(sys, "argv", ["preprocess", str(source), "--out", str(tmp_path / "out"), "--local"])
+    monkeypatch.setenv("ROCKTOP_HOME", str(tmp_path / "home"))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == ModelMissingError.exit_code
+    assert "error:" in capsys.readouterr().err
