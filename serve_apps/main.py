@@ -52,6 +52,7 @@ def serve(
     """Serve the studio page and the HTTP API from this machine, until Ctrl-C."""
     if context.invoked_subcommand is not None:
         return
+    os.umask(0o077)  # takes, results, logs, and Ray's token, which Ray itself writes for all to read
     launch = read_launch(config, host=host, port=port, placement=placement)
     if not port_is_free(launch.host, launch.port):
         raise SettingsError(f"port {launch.port} of {launch.host} is in use: choose another one with --port")

@@ -47,6 +47,7 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) > 3
         assert not _open_to_all(family)
+        assert not [path for path in (home / "serve").rglob("*") if path.stat().st_mode & 0o077]
         process.send_signal(signal.SIGTERM)
         rest = process.communicate(timeout=60)[0]
         assert process.returncode == 0 and rest.split() == ["stopping", "...", "stopped"], rest
