@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from toy_training import toy_examples, toy_recipe, toy_step
 
-from rocktop_ray.errors import TrainingError
+from rocktop_ray.errors import TrainingError, WorkerLostError
 from train_loops.exchange.groups import Groups, join
 from train_loops.exchange.reduce import Exchange
 from train_loops.exchange.shares import gather_speeds, sizes, slots
@@ -123,16 +123,16 @@ def plain_run(rank: int, labels: Sequence[str], given: Sequence[range], steps: i
 # --- the real step -----------------------------------------------------------------------------
 
 
-def slow_recipe(**changes: Any) -> Recipe:
-    """At the learning rate of the stock configurations; batches of unlike sizes."""
-    recipe = toy_recipe(batch_size=4, **changes)
-    return Recipe(**{**vars(recipe), "optimizer": type(recipe.optimizer)(learning_rate=1e-4)})
+def slow_recipe(*, epsilon: float = 1e-9) -> Recipe:
+    """At the learning rate of the stock configurations, and by default with their epsilon."""
+    recipe = toy_recipe(batch_size=4)
+    return replace(recipe, optimizer=replace(recipe.optimizer, learning_rate=1e-4, epsilon=epsilon))
 
 
 def go(
-    step: AdversarialStep, speeds: Sequence[float], rank: int, exchange: Exchange | None, first: int, last: int
+    step: AdversarialStep, speeds: Sequence[float], rank: int | None, exchange: Exchange | None, first: int, last: int
 ) -> list[Any]:
-    """Steps ``first`` to ``last`` of a run: two batches per epoch, of 4 and 2 examples."""
+    """Steps ``first`` to ``last`` of a run, two batches per epoch, of 4 and 2 examples. Rank None: the parts of all."""
     recipe = step.recipe
     examples = toy_examples(recipe, 6)
     plan = BatchPlan([example.frames for example in examples], recipe.batch_size, seed=recipe.seed)
@@ -140,8 +140,9 @@ def go(
     for planned in plan.walk(first):
         if planned.step == last:
             return reports
-        mine = slots(len(planned.members), speeds)[rank]
-        parts = [collate([examples[planned.members[slot]] for slot in mine], mine)] if mine else []
+        places = slots(len(planned.members), speeds)
+        mine = [each for each in (places if rank is None else [places[rank]]) if each]
+        parts = [collate([examples[planned.members[slot]] for slot in each], each) for each in mine]
         report = step.run(parts, step=planned.step, epoch=planned.epoch, counts=plan.counts(planned), exchange=exchange)
         reports.append(asdict(report))
     return reports
@@ -155,15 +156,15 @@ def real_run(
     rank: int,
     labels: Sequence[str],
     speeds: Sequence[float],
-    changes: dict[str, Any],
+    epsilon: float,
     last: int,
     load: Path | None = None,
     save: tuple[Path, int] | None = None,
 ) -> dict[str, Any]:
     """A run of the real step; only the first worker touches files."""
     with groups_of(labels, rank) as groups:
-        recipe = slow_recipe(**changes)
-        step = toy_step(recipe if rank == 0 else Recipe(**{**vars(recipe), "seed": 999}))
+        recipe = slow_recipe(epsilon=epsilon)
+        step = toy_step(recipe if rank == 0 else replace(recipe, seed=999))
         progress = checkpoints.restore(load, step) if load is not None and rank == 0 else Progress()
         step.recipe = recipe
         send_state(groups, networks(step), step.optimizers, step.scaler)
@@ -209,21 +210,24 @@ def lose(rank: int, labels: Sequence[str], victim: int, how: str, timeout: float
     with groups_of(labels, rank, timeout) as groups:
         nets, _ = plain_nets(0)
         exchange = Exchange(groups, bucket_bytes=64)
-        for step in range(10_000):
-            for part in PARTS:
-                loss, count = plain_loss(nets, part, range(rank, rank + 1), step)
-                loss.backward()
-                if (step, part, rank) == (3, "generator", victim):
-                    if how == "fails":
-                        exchange.leave("example 7 is broken")
-                        raise TrainingError("example 7 is broken")
-                    os.kill(os.getpid(), {"killed": signal.SIGKILL, "stopped": signal.SIGSTOP}[how])
-                try:
-                    exchange.average(part, list(nets[part].parameters()), count)
-                except TrainingError:
-                    groups.close()
-                    time.sleep(1.5 * (rank == 0))  # one that lingers must not keep the others waiting
-                    raise
+        try:
+            with exchange.guard():
+                for step in range(10_000):
+                    for part in PARTS:
+                        loss, count = plain_loss(nets, part, range(rank, rank + 1), step)
+                        loss.backward()
+                        if (step, part, rank) == (3, "generator", victim):
+                            come_to_harm(how)
+                        exchange.average(part, list(nets[part].parameters()), count)
+        except WorkerLostError:
+            time.sleep(1.5 * (rank == 0))  # one that lingers must not keep the others waiting
+            raise
+
+
+def come_to_harm(how: str) -> None:
+    if how == "fails":
+        raise TrainingError("example 7 is broken")
+    os.kill(os.getpid(), {"killed": signal.SIGKILL, "stopped": signal.SIGSTOP}[how])
 
 
 def disagree(rank: int, labels: Sequence[str], how: str) -> None:

@@ -76,17 +76,23 @@ def test_the_comparison_would_notice_one_wrong_weight_of_an_example(alone):
 # --- the real step -----------------------------------------------------------------------------
 
 
-def real_alone(last: int) -> tuple[dict[str, np.ndarray], list[Any]]:
-    step = toy_step(rank_work.slow_recipe())
-    reports = rank_work.go(step, [1.0], 0, None, 0, last)
+def real_alone(last: int, epsilon: float, speeds: list[float], rank: int | None) -> tuple[dict[str, np.ndarray], Any]:
+    step = toy_step(rank_work.slow_recipe(epsilon=epsilon))
+    reports = rank_work.go(step, speeds, rank, None, 0, last)
     return rank_work.values(rank_work.networks(step)), reports
 
 
 @pytest.mark.parametrize("layout", ["one", "two vendors", "2+2", "3+1", "1+1+2 mixed up"])
 def test_generator_and_discriminator_of_unequal_workers_are_those_of_one(layout):
+    """Of one that works on the whole batch at once.
+
+    The first steps of AdamW, ``g / (|g| + epsilon)``, are as large for the smallest gradients as for the largest.
+    Dividing a batch changes the rounding of gradients by some 1e-4 (they reach 45), workers or not; so the epsilon is
+    above that.
+    """
     labels, speeds = LAYOUTS[layout]
-    weights, reports = real_alone(3)
-    found = answers(run(rank_work.real_run, labels, speeds, {}, 3))
+    weights, reports = real_alone(3, 0.1, [1.0], 0)
+    found = answers(run(rank_work.real_run, labels, speeds, 0.1, 3))
     for each in found:
         assert difference(weights, each["values"]) < 1e-6
         assert difference(found[0]["values"], each["values"]) == 0
@@ -97,13 +103,21 @@ def test_generator_and_discriminator_of_unequal_workers_are_those_of_one(layout)
         assert found[-1]["reports"][number]["generator_norm"] == pytest.approx(report["generator_norm"], rel=1e-4)
 
 
+@pytest.mark.parametrize("layout", ["two vendors", "2+2"])
+def test_with_the_stock_optimizer_they_are_one_that_works_on_the_same_parts(layout):
+    labels, speeds = LAYOUTS[layout]
+    weights, _ = real_alone(3, 1e-9, speeds, None)
+    found = answers(run(rank_work.real_run, labels, speeds, 1e-9, 3))
+    assert difference(weights, found[0]["values"]) < 1e-6
+
+
 def test_a_resumed_run_is_the_uninterrupted_one_with_the_same_and_with_fewer_workers(tmp_path):
     labels, speeds, path = ["nvidia", "nvidia", "amd"], [3.0, 2.0, 1.0], tmp_path / "2.safetensors"
-    straight = answers(run(rank_work.real_run, labels, speeds, {}, 4, None, (path, 2)))
-    resumed = answers(run(rank_work.real_run, labels, speeds, {}, 4, path))
+    straight = answers(run(rank_work.real_run, labels, speeds, 0.1, 4, None, (path, 2)))
+    resumed = answers(run(rank_work.real_run, labels, speeds, 0.1, 4, path))
     assert all(difference(straight[0]["values"], each["values"]) == 0 for each in resumed)
     assert [each["reports"] for each in resumed] == [each["reports"][2:] for each in straight]
-    fewer = answers(run(rank_work.real_run, ["nvidia", "amd"], [1.0, 2.0], {}, 4, path))
+    fewer = answers(run(rank_work.real_run, ["nvidia", "amd"], [1.0, 2.0], 0.1, 4, path))
     assert difference(straight[0]["values"], fewer[0]["values"]) < 1e-6
 
 
@@ -135,7 +149,7 @@ def test_a_killed_worker_ends_the_others_within_seconds_with_an_error(victim):
 
 
 def test_a_worker_that_hangs_ends_the_others_after_the_time_out():
-    found = run(rank_work.lose, ["nvidia", "nvidia", "amd"], 2, "stopped", 2.0, seconds=12)
+    found = run(rank_work.lose, ["nvidia", "nvidia", "amd"], 2, "stopped", 2.0, seconds=8)
     assert "was ended" in str(found[2].error)
     for each in found[:2]:
         assert isinstance(each.error, WorkerLostError)
@@ -148,7 +162,7 @@ def test_a_worker_that_fails_tells_the_others_why():
     for each in found[:2]:
         assert isinstance(each.error, WorkerLostError)
         assert each.error.message.startswith("worker 2 (amd cpu on ")
-        assert each.error.message.endswith("failed: example 7 is broken")
+        assert each.error.message.endswith("failed: TrainingError: example 7 is broken")
 
 
 @pytest.mark.parametrize(

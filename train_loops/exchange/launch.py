@@ -76,12 +76,13 @@ def _collect(processes: list[Any], near: list[Connection], started: float, secon
     """Wait for every worker's answer and end."""
     answers: dict[int, tuple[Any, Exception | None]] = {}
     ended: dict[int, float] = {}
+    ranks: dict[object, int] = {process.sentinel: rank for rank, process in enumerate(processes)}
     while len(ended) < len(processes):
         left = started + seconds - time.monotonic()
         if left <= 0:
             break
         waiting = {near[rank]: rank for rank in range(len(near)) if rank not in answers}
-        alive = {process.sentinel: rank for rank, process in enumerate(processes) if rank not in ended}
+        alive = [process.sentinel for rank, process in enumerate(processes) if rank not in ended]
         for ready in wait([*waiting, *alive], timeout=left):
             if isinstance(ready, Connection):
                 rank = waiting[ready]
@@ -90,7 +91,7 @@ def _collect(processes: list[Any], near: list[Connection], started: float, secon
                 except EOFError:  # ended without an answer
                     answers[rank] = (None, None)
             else:
-                ended[alive[int(ready)]] = time.monotonic() - started  # type: ignore[call-overload]
+                ended[ranks[ready]] = time.monotonic() - started
     outcomes = []
     for rank, process in enumerate(processes):
         if rank not in ended:

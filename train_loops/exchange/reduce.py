@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -75,20 +76,27 @@ class Exchange:
         Returns whether all results are finite. Every worker gets the same answer, and so leaves the step out, or lowers
         its scale of fp16, as all do.
 
-        Raises TrainingError if the workers are not about to add up the same, if one of them called ``leave``, or if
-        all counts are 0; WorkerLostError if one is gone.
+        Raises TrainingError if the workers are not about to add up the same, or if all counts are
+        0; WorkerLostError if one is gone or failed (``guard``).
         """
         return bool(self._exchange(part, weights, count))
 
-    def leave(self, reason: str) -> None:
-        """Tell the others at their next exchange that this worker failed and why, instead of coming to it.
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Put the training loop in it: an error of this worker's own is told to the others at their next exchange.
 
-        Call it when the computation between two exchanges raises. Others that are gone already are no error here.
+        They raise a WorkerLostError with its text. After any error the groups are closed, so that others that wait for
+        this worker do not wait for its process to end.
         """
         try:
-            self._meet(_Notice(self._number, 0, 0, failed=True), f"leaving ({reason})", reason)
-        except TrainingError:  # to be expected: all leave with one
-            return
+            yield
+        except WorkerLostError:
+            self.groups.close()
+            raise
+        except Exception as error:
+            self._leave(f"{type(error).__name__}: {error}")
+            self.groups.close()
+            raise
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -136,6 +144,12 @@ class Exchange:
             for place, (gradient, start, stop) in zip(places, pieces, strict=True):
                 _write(gradient, place, start, stop)
         return finite
+
+    def _leave(self, reason: str) -> None:
+        try:
+            self._meet(_Notice(self._number, 0, 0, failed=True), f"leaving ({reason})", reason)
+        except WorkerLostError:  # that is what a meeting ends with if anybody failed, or has gone already
+            return
 
     def _meet(self, notice: _Notice, doing: str, reason: str) -> float:
         """Compare notices; returns the total count."""
