@@ -102,7 +102,6 @@ def local_ray(home: Path) -> Iterator[int]:
     folder = tempfile.mkdtemp(prefix="rt", dir="/tmp")  # sockets' paths must stay below 107 characters
     port = free_port()
     environment = {
-        "ROCKTOP_HOME": str(home),
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_memory_monitor_refresh_ms": "0",
@@ -111,17 +110,18 @@ def local_ray(home: Path) -> Iterator[int]:
     }
     with patch.dict(os.environ, environment):
         try:
-            ray.init(
-                address="local",
-                num_cpus=2,
-                num_gpus=0,
-                include_dashboard=False,
-                object_store_memory=200 << 20,
-                _temp_dir=folder,
-                log_to_driver=False,
-                logging_level="warning",
-                configure_logging=False,
-            )
+            with patch.dict(os.environ, {"ROCKTOP_HOME": str(home)}):  # of the replicas; tests to come keep their own
+                ray.init(
+                    address="local",
+                    num_cpus=2,
+                    num_gpus=0,
+                    include_dashboard=False,
+                    object_store_memory=200 << 20,
+                    _temp_dir=folder,
+                    log_to_driver=False,
+                    logging_level="warning",
+                    configure_logging=False,
+                )
             serve.start(http_options={"host": "127.0.0.1", "port": port, "request_timeout_s": None})
             yield port
         finally:
@@ -138,10 +138,17 @@ def ray_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(ray_home: Path) -> Iterator[int]:
-    """The port of Serve's proxy, in the one Ray of this test run. Applications are up to the test, and go with it."""
+def one_ray(ray_home: Path) -> Iterator[int]:
+    """The one Ray of this test run."""
     with local_ray(ray_home) as port:
         yield port
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(one_ray: int, ray_home: Path) -> Iterator[int]:
+    """The port of Serve's proxy, in the one Ray of this test run. Applications are up to the test, and go with it."""
+    with patch.dict(os.environ, {"ROCKTOP_HOME": str(ray_home)}):  # tests of other modules keep their own
+        yield one_ray
 
 
 def replica_pids(application: str, deployment: str) -> list[int]:

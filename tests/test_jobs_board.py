@@ -74,7 +74,7 @@ def run(main: Coroutine[Any, Any, None], seconds: float = 30) -> None:
     asyncio.run(asyncio.wait_for(main, seconds))
 
 
-async def until(true: Callable[[], bool], seconds: float = 5) -> None:
+async def until(true: Callable[[], bool], seconds: float = 25) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "waited in vain"

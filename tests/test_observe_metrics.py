@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -397,10 +398,11 @@ def test_the_watch_ends_when_asked_or_when_nothing_is_left_and_tells_what_happen
     assert not watch._thread.is_alive()
 
 
-def test_the_route_answers_outside_ray(tmp_path):
+def test_the_route_answers_outside_ray(tmp_path, monkeypatch):
     from serve_apps.observe.recorders import process_recorder
     from serve_apps.observe.routes import router
 
+    monkeypatch.setitem(sys.modules, "ray", None)  # another test's Ray may run in this process
     config = ServeConfig(store=str(tmp_path), fetch=FetchConfig(cache=str(tmp_path / "cache")))
     services = SimpleNamespace(config=config, cache=ContentCache(tmp_path / "cache", 1000))
     app = FastAPI()

@@ -49,8 +49,8 @@ def redacted_value(value: Any, name: str = "", depth: int = 0) -> Any:
 
 
 def extra(record: logging.LogRecord) -> dict[str, Any]:
-    """What the caller of the logger passed as ``extra``."""
-    return {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
+    """What the caller of the logger passed as ``extra``; names with an underscore in front are Ray's own marks."""
+    return {key: value for key, value in record.__dict__.items() if key not in _STANDARD and not key.startswith("_")}
 
 
 class Redacting(logging.Filter):
