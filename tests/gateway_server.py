@@ -121,7 +121,7 @@ async def _serve(server: uvicorn.Server, services: Services) -> None:
         await services.jobs.close(1)
 
 
-@pytest.fixture(name="gateway", scope="session")
+@pytest.fixture(name="gateway", scope="module")
 def gateway_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """One for all tests that leave it as it was: voices ``anna`` (with an index) and ``berta``, no keys."""
     folder = tmp_path_factory.mktemp("gateway")
