@@ -413,9 +413,10 @@ def test_large_requests_do_not_fill_the_memory(tmp_path: Path) -> None:
     async def main() -> None:
         async with board(tmp_path, sweep_seconds=3600, state_bytes=1_000_000) as jobs:
             small = await jobs.submit("convert", {"name": "small"})
-            first = [await jobs.submit("convert", large) for _ in range(4)]
-            for job in first:
-                assert (await jobs.wait(job.id, 5)).status == "done"
+            first = []
+            for _ in range(4):  # one after the other: the order in which they end decides which go first
+                first.append(await jobs.submit("convert", large))
+                assert (await jobs.wait(first[-1].id, 25)).status == "done"
             with pytest.raises(QueueFullError, match="hold"):
                 await jobs.submit_all("convert", [large] * 2)
             await until(lambda: first[1].id not in jobs._records)  # the refusal had them looked at

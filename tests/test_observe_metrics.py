@@ -403,6 +403,7 @@ def test_the_route_answers_outside_ray(tmp_path, monkeypatch):
     from serve_apps.observe.routes import router
 
     monkeypatch.setitem(sys.modules, "ray", None)  # another test's Ray may run in this process
+    process_recorder.cache_clear()  # and another test's gateway may still tell of its own cache
     config = ServeConfig(store=str(tmp_path), fetch=FetchConfig(cache=str(tmp_path / "cache")))
     services = SimpleNamespace(config=config, cache=ContentCache(tmp_path / "cache", 1000))
     app = FastAPI()
