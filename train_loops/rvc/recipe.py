@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from rocktop_ray.config.mapping import changed, listed, made
 from rocktop_ray.errors import SettingsError, VoiceFormatError
 from rocktop_ray.models.rvc.config import CONTENT_DIMS, SynthesizerConfig
 from rocktop_ray.models.rvc.discriminator import PERIODS, DiscriminatorConfig
-from train_loops.rvc.mapping import changed, listed, made
 
 Precision = Literal["fp32", "bf16", "fp16"]
 """Arithmetic of the networks; weights, losses and optimizers stay float32. ``fp16`` scales its losses."""

@@ -21,7 +21,7 @@ def made(kind: type[_T], values: Any, place: str) -> _T:
     given = {name: _value(value, types_of[name], _join(place, name)) for name, value in values.items()}
     missing = [name for name in _required(kind) if name not in given]
     if missing:
-        raise SettingsError(f"{place or 'the training recipe'} lacks {', '.join(missing)}")
+        raise SettingsError(f"{place or 'the mapping'} lacks {', '.join(missing)}")
     return kind(**given)
 
 
@@ -46,7 +46,7 @@ def _known(kind: Any, values: Any, place: str) -> dict[str, Any]:
     if unknown:
         raise SettingsError(
             f"unknown settings {', '.join(_join(place, key) for key in unknown)}: "
-            f"{place or 'a training recipe'} has {', '.join(names)}"
+            f"{place or 'it'} has {', '.join(names)}"
         )
     return types_of
 
@@ -68,6 +68,8 @@ def _value(value: Any, kind: Any, place: str) -> Any:
         return tuple(_value(item, choices[0], place) for item in value)
     if origin is Literal and value in choices:
         return value
+    if origin is Mapping and isinstance(value, Mapping):
+        return dict(value)
     if kind is float and type(value) in (int, float):
         return float(value)
     if kind in (bool, int, str) and type(value) is kind:
