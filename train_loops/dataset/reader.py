@@ -130,6 +130,11 @@ class Dataset(Sequence[Example]):
         return np.array([place.speaker for place in self._places], np.int64)
 
     @property
+    def takes(self) -> list[str]:
+        """Key of the recording of every slice, without reading any."""
+        return [place.take for place in self._places]
+
+    @property
     def speakers(self) -> list[str]:
         """Names; a number is a place here."""
         return self.manifest.speakers

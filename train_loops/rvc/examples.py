@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from rocktop_ray.models.rvc.pitch_bins import coarse_pitch
 from rocktop_ray.protocols import Array
 from train_loops.rvc.recipe import Recipe
 from train_loops.rvc.spectrogram import Spectra
+
+if TYPE_CHECKING:
+    from train_loops.dataset.reader import Example as Slice
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +32,11 @@ class Example:
     speaker: int = 0
     name: str = ""
     """For messages."""
+
+
+def from_slice(example: Slice) -> Example:
+    """A slice of a dataset as an example; nothing is copied."""
+    return Example(example.units, example.wave, example.f0, example.speaker, example.name)
 
 
 @dataclass(frozen=True, eq=False)
