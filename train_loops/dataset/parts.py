@@ -82,18 +82,29 @@ class PartFile:
 
     def read(self, row: int) -> SliceData:
         """One slice."""
-        try:
-            table = self._file.read_row_group(row)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise TrainingError(f"a file of the dataset is damaged ({error}); preprocess again") from error
-        units = table["units"].combine_chunks().flatten()
+        table = self._table(row)
         f0 = table["f0"].combine_chunks()
         return SliceData(
             table["start"][0].as_py(),
             _numpy(table["wave"].combine_chunks().flatten()),
-            _numpy(units.flatten()).reshape(len(units), -1),
+            _units(table),
             None if f0.null_count else _numpy(f0.flatten()),
         )
+
+    def units(self, row: int) -> Array:
+        """Only the content units of a slice, ``[frames / 2, dim]``; the rest is not read."""
+        return _units(self._table(row, ["units"]))
+
+    def _table(self, row: int, columns: list[str] | None = None) -> pa.Table:
+        try:
+            return self._file.read_row_group(row, columns=columns)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise TrainingError(f"a file of the dataset is damaged ({error}); preprocess again") from error
+
+
+def _units(table: pa.Table) -> Array:
+    units = table["units"].combine_chunks().flatten()
+    return _numpy(units.flatten()).reshape(len(units), -1)
 
 
 def _numpy(values: pa.Array) -> Array:

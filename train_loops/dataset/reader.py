@@ -59,6 +59,7 @@ class Example:
 class _Place:
     part: str
     row: int
+    start: int
     frames: int
     speaker: int
     take: str
@@ -115,14 +116,27 @@ class Dataset(Sequence[Example]):
         file, lock = self._part(place.part)
         with lock:
             found = file.read(place.row)
-        if found.units.shape != (place.frames // 2, self.manifest.networks.dim):
-            raise TrainingError(f"{place.part} is not the one of the manifest; preprocess again")
+        self._check(place, found.units)
         return Example(found.wave, found.units, found.f0, place.speaker, place.take, found.start)
+
+    def units(self, index: int) -> Array:
+        """Only the content units of a slice, ``[frames / 2, dim]``; the rest is not read. Raises TrainingError."""
+        place = self._places[index]
+        file, lock = self._part(place.part)
+        with lock:
+            found = file.units(place.row)
+        self._check(place, found)
+        return found
 
     @property
     def frames(self) -> npt.NDArray[np.int64]:
         """Length of every slice in 10 ms, without reading any: for batches of like length."""
         return np.array([place.frames for place in self._places], np.int64)
+
+    @property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """First sample of every slice in its take."""
+        return np.array([place.start for place in self._places], np.int64)
 
     @property
     def speaker_numbers(self) -> npt.NDArray[np.int64]:
@@ -170,6 +184,10 @@ class Dataset(Sequence[Example]):
         self.__dict__.update(state)
         self._forget()
 
+    def _check(self, place: _Place, units: Array) -> None:
+        if units.shape != (place.frames // 2, self.manifest.networks.dim):
+            raise TrainingError(f"{place.part} is not the one of the manifest; preprocess again")
+
     def _where(self, places: Sequence[_Place]) -> Dataset:
         return Dataset(self._storage, self.manifest, places)
 
@@ -199,8 +217,8 @@ def _places(manifest: Manifest, share: float, seed: int) -> Iterator[_Place]:
     for entry in manifest.takes:
         number = manifest.speakers.index(entry.speaker)
         for part in entry.parts:
-            for row, frames in enumerate(part["frames"]):
-                yield _Place(part["key"], row, frames, number, entry.key, part["key"] in out)
+            for row, (start, frames) in enumerate(zip(part["starts"], part["frames"], strict=True)):
+                yield _Place(part["key"], row, start, frames, number, entry.key, part["key"] in out)
 
 
 def _held_out(manifest: Manifest, share: float, seed: int) -> set[str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from actors.threads import use_threads
-from rocktop_ray.errors import RocktopError, SettingsError
+from rocktop_ray.errors import SettingsError
+from train_loops.cluster import plain_errors
 from train_loops.dataset.features import FeatureMaker, Identity
 from train_loops.dataset.workers import Answer, FeatureWorker, Job, ScanWorker, Task
 
@@ -67,7 +67,7 @@ class RayRunner:
             return FeatureMaker(job.config, job.device, job.builders).identity
 
         task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_calls=1)(ask)
-        with _plain_errors():
+        with plain_errors():
             found: Identity = ray.get(task.remote())
         return found
 
@@ -92,7 +92,7 @@ class RayRunner:
         results = ray.data.from_items(rows, override_num_blocks=blocks).map(
             actor, fn_constructor_kwargs=arguments, compute=pool, num_cpus=self.cpus, **options
         )
-        with _plain_errors():
+        with plain_errors():
             for row in results.iter_rows():
                 yield json.loads(row["result"])
 
@@ -113,21 +113,3 @@ class _FeatureActor:
 
     def __call__(self, row: dict[str, str]) -> dict[str, str]:
         return {"result": json.dumps(self._worker(json.loads(row["task"])))}
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Gives a worker's own error in place of Ray's wrapping of it, and a word on one that Ray itself has."""
-    import ray
-
-    try:
-        yield
-    except ray.exceptions.RayError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, RocktopError):
-            cause = cause.__cause__ or getattr(cause, "cause", None)
-        if cause is not None:
-            raise cause from None
-        raise RocktopError(
-            f"the workers stopped ({type(error).__name__}); run again, it goes on where it was", stage="training"
-        ) from error
