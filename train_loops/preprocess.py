@@ -7,12 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +17,7 @@ from actors.threads import use_threads
 from rocktop_ray.errors import RocktopError, SettingsError, storage_errors
 from rocktop_ray.store.settings import StorageSettings
 from rocktop_ray.store.storage import open_storage
+from train_loops.cluster import joined_ray
 from train_loops.dataset.build import build_dataset
 from train_loops.dataset.config import DatasetConfig
 from train_loops.dataset.manifest import MANIFEST, Manifest
@@ -97,36 +93,6 @@ def read_config(file: Path | None, assignments: list[str], options: dict[str, An
         except ValueError:
             values[name] = value  # a word
     return DatasetConfig.from_mapping({**values, **options})
-
-
-@contextmanager
-def joined_ray(cores: int) -> Iterator[None]:
-    """The Ray of ``RAY_ADDRESS`` (a submitted job has it), else one of this process' own with that many cores."""
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    folder = None
-    try:
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(logging_level=logging.WARNING)
-        else:
-            folder = tempfile.mkdtemp(prefix="rt", dir="/tmp")  # sockets' paths must stay short
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            ray.init(
-                address="local",
-                num_cpus=cores,
-                include_dashboard=False,
-                object_store_memory=200 << 20,
-                _temp_dir=folder,
-                logging_level=logging.WARNING,
-            )
-        yield
-    finally:
-        ray.shutdown()
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _say(manifest: Manifest, place: str, report: bool) -> None:
