@@ -23,9 +23,8 @@ from rocktop_ray.features.index import RetrievalIndex
 from rocktop_ray.protocols import Array
 from rocktop_ray.store.settings import StorageSettings
 from rocktop_ray.store.storage import Storage, open_storage
+from train_loops.cluster import joined_ray, plain_errors
 from train_loops.dataset.reader import Dataset
-from train_loops.dataset.runners import plain_errors
-from train_loops.preprocess import joined_ray
 
 MAX_VECTORS = 200_000
 """Units above which RVC puts k-means centres in their place: some 67 minutes of audio."""
@@ -184,13 +183,13 @@ def _place(out: str, reach: StorageSettings) -> tuple[Storage, str]:
 
 
 def _in_ray(order: _Order) -> str:
-    import ray
-
     def work() -> str:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
         return order()
 
     with joined_ray(order.threads):
+        import ray
+
         task = ray.remote(num_cpus=order.threads, max_calls=1)(work)
         with plain_errors():
             made: str = ray.get(task.remote())
