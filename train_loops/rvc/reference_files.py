@@ -41,7 +41,7 @@ def start_from_pretrained(
             notes.append(f"the {part} is fresh")
         else:
             state = _model(_read(path, skip=("optimizer", "scaler")), Path(path).name)
-            notes += _load(step, part, state, Path(path).name)
+            notes += load_part(step, part, state, Path(path).name)
     return notes
 
 
@@ -51,7 +51,7 @@ def start_from_voice(step: AdversarialStep, voice: RvcFile, name: str = "the voi
     Returns what stays fresh, one line each. Raises VoiceFormatError with a report if the voice is of another
     configuration.
     """
-    notes = _load(step, "generator", voice.state, name, optional=(_POSTERIOR,))
+    notes = load_part(step, "generator", voice.state, name, optional=(_POSTERIOR,))
     return [*notes, "the discriminator is fresh"]
 
 
@@ -98,6 +98,22 @@ def write_reference(path: str | Path, step: AdversarialStep, part: Part, *, epoc
         torch.save(data, part_path)
 
 
+def load_part(
+    step: AdversarialStep, part: Part, state: Mapping[str, Any], name: str, *, optional: tuple[str, ...] = ()
+) -> list[str]:
+    """Give a network the weights ``state`` from the file ``name``, by RVC's names, and its optimizer a fresh start.
+
+    Every weight must be there and fit, but for the number of speakers and for names that begin with one of
+    ``optional``. Returns what stays fresh, one line each. Raises VoiceFormatError with a report.
+    """
+    state, notes = dict(state), []
+    if part == "generator":
+        notes += _fit_speakers(step, state)
+    missing = load_by_file_name(getattr(step, part), state, name, optional=optional)
+    step.optimizers[part].state.clear()
+    return notes + ([f"{len(missing)} weights of the posterior encoder are fresh"] if missing else [])
+
+
 def _read(path: str | Path, skip: tuple[str, ...]) -> dict[Any, Any]:
     return load_pickle_tensors(path, skip=skip)
 
@@ -108,17 +124,6 @@ def _model(data: Mapping[Any, Any], name: str) -> dict[str, Any]:
         kind = "it is a finished voice: start from it as a voice" if "weight" in data else "it has no 'model'"
         raise VoiceFormatError(f"{name} is no training checkpoint or pretrained file: {kind}")
     return {str(key): value for key, value in state.items()}
-
-
-def _load(
-    step: AdversarialStep, part: Part, state: Mapping[str, Any], name: str, *, optional: tuple[str, ...] = ()
-) -> list[str]:
-    state, notes = dict(state), []
-    if part == "generator":
-        notes += _fit_speakers(step, state)
-    missing = load_by_file_name(getattr(step, part), state, name, optional=optional)
-    step.optimizers[part].state.clear()
-    return notes + ([f"{len(missing)} weights of the posterior encoder are fresh"] if missing else [])
 
 
 def _fit_speakers(step: AdversarialStep, state: dict[str, Any]) -> list[str]:
