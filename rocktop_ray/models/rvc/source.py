@@ -51,6 +51,11 @@ def sine_source(
         cycles_of = _frame_cycles if phase_sum == "frames" else _sample_cycles
         cycles = cycles_of(harmonics / sample_rate, hop, start, stop).flatten(1, 2)
         voiced = (f0[:, start:stop, None] > 0).repeat_interleave(hop, 1)
+    return sounding(cycles, voiced, noise)
+
+
+def sounding(cycles: Tensor, voiced: Tensor, noise: Tensor | None) -> Tensor:
+    """Cycles ``[..., samples, harmonics]``, which samples are voiced ``[..., samples, 1]``, noise -> the source."""
     sines = (cycles * (2 * math.pi)).sin_().mul_(SINE_AMPLITUDE).mul_(voiced)
     return sines if noise is None else sines + noise * torch.where(voiced, VOICED_NOISE, UNVOICED_NOISE)
 
@@ -60,24 +65,40 @@ def _frame_cycles(steps: Tensor, hop: int, start: int, stop: int) -> Tensor:
 
     Each frame adds its cycles, brought to ±0.5, to a float32 sum.
     """
-    whole = (steps * hop + 0.5).fmod(1.0) - 0.5
-    before = F.pad(whole.double().cumsum(1).float().fmod(1.0), (0, 0, 1, -1))
+    before = F.pad(frame_turns(steps, hop).cumsum(1), (0, 0, 1, -1))
+    return cycles_within(steps[:, start:stop], before[:, start:stop], hop)
+
+
+def frame_turns(steps: Tensor, hop: int) -> Tensor:
+    """What each frame adds to the sum of cycles, within ±0.5, float64. Same shape as ``steps``, cycles per sample."""
+    return ((steps * hop + 0.5).fmod(1.0) - 0.5).double()
+
+
+def cycles_within(steps: Tensor, before: Tensor, hop: int) -> Tensor:
+    """Cycles a sample and the sum before each frame, ``[..., frames, harmonics]`` -> ``[..., frames, hop, harmonics]``.
+
+    The sum counts as it is in float32.
+    """
     samples = torch.arange(1, hop + 1, device=steps.device)[:, None]
-    return steps[:, start:stop, None] * samples + before[:, start:stop, None]
+    return steps[..., None, :] * samples + before.float().fmod(1.0)[..., None, :]
 
 
 def _sample_cycles(steps: Tensor, hop: int, start: int, stop: int) -> Tensor:
     """As ``_frame_cycles``, but each sample adds its step, and a full turn takes 1 off in that float32 addition."""
     steps = steps % 1.0
-    slip = _turn_error(steps)
-    steps = steps.double()
-    before = F.pad((steps * hop).cumsum(1), (0, 0, 1, 0))
-    slipped = F.pad((slip * before.floor().diff(dim=1)).cumsum(1), (0, 0, 1, 0))
+    before = F.pad((steps.double() * hop).cumsum(1), (0, 0, 1, 0))
+    slipped = F.pad((turn_error(steps) * before.floor().diff(dim=1)).cumsum(1), (0, 0, 1, 0))
     part = slice(start, stop)
+    return slipping_within(steps[:, part], before[:, :-1][:, part], slipped[:, :-1][:, part], hop)
+
+
+def slipping_within(steps: Tensor, before: Tensor, slipped: Tensor, hop: int) -> Tensor:
+    """As ``cycles_within`` for the sum over samples; ``slipped`` is what full turns have left before each frame."""
+    slip = turn_error(steps)[..., None, :]
     samples = torch.arange(1, hop + 1, dtype=torch.float64, device=steps.device)[:, None]
-    cycles = (steps[:, part, None] * samples).add_(before[:, part, None].frac())
+    cycles = (steps.double()[..., None, :] * samples).add_(before.frac()[..., None, :])
     turns = cycles.floor()
-    return cycles.sub_(turns.mul_(1.0 - slip[:, part, None])).add_(slipped[:, part, None]).float()
+    return cycles.sub_(turns.mul_(1.0 - slip)).add_(slipped[..., None, :]).float()
 
 
 def _gliding_cycles(steps: Tensor) -> Tensor:
@@ -85,10 +106,10 @@ def _gliding_cycles(steps: Tensor) -> Tensor:
     steps = steps % 1.0
     cycles = steps.double().cumsum(1)
     turns = F.pad(cycles.floor(), (0, 0, 1, 0)).diff(dim=1)
-    return (cycles.frac() + (_turn_error(steps) * turns).cumsum(1)).float()
+    return (cycles.frac() + (turn_error(steps) * turns).cumsum(1)).float()
 
 
-def _turn_error(steps: Tensor) -> Tensor:
+def turn_error(steps: Tensor) -> Tensor:
     """What float32 rounds off when a turn is taken from a step."""
     return (steps - 1.0).double() - (steps.double() - 1.0)
 

@@ -28,7 +28,7 @@ TILE = 50
 """Frames per tile. A smaller tile repeats more of its neighbours' first stage, a larger one leaves the cache."""
 _BLOCK = 2**18
 """Values of a stage's signal that go through its residual blocks at a time."""
-_LAST_SLOPE = 0.01
+LAST_SLOPE = 0.01
 
 
 @dataclass(frozen=True)
@@ -55,17 +55,17 @@ class TiledDecoder:
         blocks = decoder.blocks_per_stage
         pre, post = decoder.conv_pre, decoder.conv_post
         self.hop = decoder.config.hop
-        self._cond = decoder.cond
-        self._pre = pre.weight.permute(2, 1, 0).contiguous()
-        self._pre_bias = pre.bias
-        self._stages = []
+        self.cond = decoder.cond
+        self.pre = pre.weight.permute(2, 1, 0).contiguous()
+        self.pre_bias = pre.bias
+        self.stages = []
         for index, up in enumerate(decoder.ups):
             noise = decoder.noise_convs[index] if decoder.config.uses_f0 else None
             parallel = [_steps(block) for block in decoder.resblocks[index * blocks : (index + 1) * blocks]]
-            self._stages.append(_Stage(up, noise, parallel, scale=1 / blocks if index else 1.0))
+            self.stages.append(Stage(up, noise, parallel, scale=1 / blocks if index else 1.0))
         # Leaky rectifiers keep a factor, so each mean over blocks is left to the weights that come next.
-        self._post = (post.weight[0] / blocks).contiguous()
-        self._post_bias = post.bias
+        self.post = (post.weight[0] / blocks).contiguous()
+        self.post_bias = post.bias
         self._spare: deque[Workspace] = deque()
         if (threads := torch.get_num_threads()) > 1:
             _workers(threads)
@@ -80,7 +80,7 @@ class TiledDecoder:
         ``offset`` is the absolute number of the first frame given: the grid of tiles is anchored there.
         """
         rows = latent.T.contiguous()
-        bias = self._cond(speaker)[:, 0] + self._pre_bias
+        bias = self.cond(speaker)[:, 0] + self.pre_bias
         wave = torch.empty((stop - start) * self.hop)
 
         @torch.inference_mode()  # a thread's own setting
@@ -103,40 +103,40 @@ class TiledDecoder:
             work = self._spare.pop()
         except IndexError:
             work = Workspace()
-        edge = self._post.shape[1] // 2
+        edge = self.post.shape[1] // 2
         spans = self._spans(start * self.hop - edge, stop * self.hop + edge)
-        taps = len(self._pre)
+        taps = len(self.pre)
         first, count = spans[0].first, spans[0].last - spans[0].first
         padded = _window(latent, first - taps // 2, first + count + taps // 2)
-        x = torch.addmm(bias, padded[:count], self._pre[0])
+        x = torch.addmm(bias, padded[:count], self.pre[0])
         for tap in range(1, taps):
-            x.addmm_(padded[tap : tap + count], self._pre[tap])
+            x.addmm_(padded[tap : tap + count], self.pre[tap])
         total = len(latent)
-        _silence(x, first, total)
-        for stage, span in zip(self._stages, spans, strict=True):
+        silence(x, first, total)
+        for stage, span in zip(self.stages, spans, strict=True):
             x = stage(x, span, total, source, work)
             total *= stage.rate
-        F.leaky_relu_(x, _LAST_SLOPE)
-        parts = x @ self._post
+        F.leaky_relu_(x, LAST_SLOPE)
+        parts = x @ self.post
         count = len(x) - 2 * edge
         wave = parts[:count, 0].clone()
         for tap in range(1, parts.shape[1]):
             wave += parts[tap : tap + count, tap]
-        if self._post_bias is not None:
-            wave += self._post_bias
+        if self.post_bias is not None:
+            wave += self.post_bias
         self._spare.append(work)
         return wave.tanh_()
 
     def _spans(self, low: int, high: int) -> list[_Span]:
         """What each stage must do so that samples ``low .. high`` of the last come out."""
         spans = []
-        for stage in reversed(self._stages):
+        for stage in reversed(self.stages):
             spans.append(stage.span(low, high))
             low, high = spans[-1].first, spans[-1].last
         return spans[::-1]
 
 
-class _Stage:
+class Stage:
     """One upsampling with its source and residual blocks, over rows."""
 
     def __init__(self, up: nn.Module, noise: nn.Module | None, blocks: list[list[list[RowConv]]], scale: float) -> None:
@@ -149,15 +149,16 @@ class _Stage:
         self.reads = -(-up.kernel_size[0] // self.rate)
         runs = F.pad(up.weight * scale, (0, self.reads * self.rate - up.kernel_size[0]))
         runs = runs.unflatten(2, (self.reads, self.rate)).permute(2, 0, 3, 1)
-        self._runs = runs.flatten(2).contiguous()
+        self.runs = runs.flatten(2).contiguous()
         bias = _bias(up) if noise is None else _bias(up) + _bias(noise)
-        self._bias = bias.repeat(self.rate)
+        self.bias = bias.repeat(self.rate)
+        self.noise: Tensor | None = None
         if noise is not None:
-            self._noise = noise.weight[:, 0].T.contiguous()
-            self._stride, self._noise_padding = noise.stride[0], _number(noise.padding)
-        self._blocks = blocks
-        self.reach = max(_reach(block) for block in blocks)
-        self._slack = max(conv.slack for block in blocks for step in block for conv in step)
+            self.noise = noise.weight[:, 0].T.contiguous()
+            self.stride, self.noise_padding = noise.stride[0], _number(noise.padding)
+        self.blocks = blocks
+        self.reach = max(reach_of(block) for block in blocks)
+        self.slack = max(conv.slack for block in blocks for step in block for conv in step)
 
     def span(self, out_low: int, out_high: int) -> _Span:
         """The rows that outputs ``out_low .. out_high`` need."""
@@ -171,51 +172,52 @@ class _Stage:
         total = frames * self.rate
         signal = self._upsample(F.leaky_relu_(x, SLOPE), span, work)
         if source is not None:
-            start = span.low * self._stride - self._noise_padding
-            heard = _window(source, start, start + (span.high - span.low - 1) * self._stride + len(self._noise))
-            signal[: span.high - span.low].addmm_(heard.unfold(0, len(self._noise), self._stride), self._noise)
-        _silence(signal[: span.high - span.low], span.low, total)
+            assert self.noise is not None
+            start = span.low * self.stride - self.noise_padding
+            heard = _window(source, start, start + (span.high - span.low - 1) * self.stride + len(self.noise))
+            signal[: span.high - span.low].addmm_(heard.unfold(0, len(self.noise), self.stride), self.noise)
+        silence(signal[: span.high - span.low], span.low, total)
         out = torch.empty(span.out_high - span.out_low, self.width)
         parts = max(1, round(out.numel() / _BLOCK))
         cuts = [len(out) * part // parts for part in range(parts + 1)]
         for low, high in pairwise(cuts):
             # Windows overlap: each needs the reach on both sides.
             self._residual(signal[low:], span.low + low, total, out[low:high], work)
-        return _silence(out, span.out_low, total)
+        return silence(out, span.out_low, total)
 
     def _upsample(self, x: Tensor, span: _Span, work: Workspace) -> Tensor:
         """Rows ``span.low .. span.high`` of the transposed convolution, with rows of 0 as slack behind them."""
         count = len(x) - self.reads + 1
         rows = count * self.rate
         skipped = span.low + self.padding - (span.first + self.reads - 1) * self.rate
-        buffer = work.get("signal", rows + self._slack, self.width)
+        buffer = work.get("signal", rows + self.slack, self.width)
         made = buffer[:rows].view(count, -1)
-        torch.addmm(self._bias, x[self.reads - 1 :], self._runs[0], out=made)
+        torch.addmm(self.bias, x[self.reads - 1 :], self.runs[0], out=made)
         for run in range(1, self.reads):
-            made.addmm_(x[self.reads - 1 - run :][:count], self._runs[run])
+            made.addmm_(x[self.reads - 1 - run :][:count], self.runs[run])
         end = skipped + span.high - span.low
-        buffer[end : end + self._slack].zero_()
-        return buffer[skipped : end + self._slack]
+        buffer[end : end + self.slack].zero_()
+        return buffer[skipped : end + self.slack]
 
     def _residual(self, signal: Tensor, low: int, total: int, out: Tensor, work: Workspace) -> None:
         """The sum of the blocks. Row 0 of ``signal`` is row ``low`` of the whole, ``reach`` rows before ``out``."""
         size = len(out) + 2 * self.reach
         touches_edge = low < 0 or low + size > total
-        middle = work.get("middle", size + self._slack, self.width)
-        for number, block in enumerate(self._blocks):
-            skipped = self.reach - _reach(block)
+        middle = work.get("middle", size + self.slack, self.width)
+        for number, block in enumerate(self.blocks):
+            skipped = self.reach - reach_of(block)
             current, rows, row = signal[skipped:], size - 2 * skipped, low + skipped
             for turn, step in enumerate(block):
-                following = work.get(f"following {turn % 2}", size + self._slack, self.width)
+                following = work.get(f"following {turn % 2}", size + self.slack, self.width)
                 residual = current[sum(conv.reach for conv in step) :]
                 for conv in step:
                     rows, row = rows - 2 * conv.reach, row + conv.reach
                     last = conv is step[-1]
                     target = following if last else middle
                     conv(current, rows, target, work, residual if last else None)
-                    target[rows : rows + self._slack].zero_()
+                    target[rows : rows + self.slack].zero_()
                     if touches_edge:
-                        _silence(target[:rows], row, total)
+                        silence(target[:rows], row, total)
                     current = target
             if number == 0:
                 out.copy_(current[:rows])
@@ -242,7 +244,8 @@ def _number(padding: str | tuple[int, ...]) -> int:
     return padding[0]
 
 
-def _reach(block: list[list[RowConv]]) -> int:
+def reach_of(block: list[list[RowConv]]) -> int:
+    """Rows that a residual block sees to each side."""
     return sum(conv.reach for step in block for conv in step)
 
 
@@ -261,7 +264,7 @@ def _window(x: Tensor, low: int, high: int) -> Tensor:
     return F.pad(inside, (*(0, 0) * (x.ndim - 1), before, after)) if before or after else inside
 
 
-def _silence(x: Tensor, low: int, total: int) -> Tensor:
+def silence(x: Tensor, low: int, total: int) -> Tensor:
     """Set rows outside ``0 .. total`` to 0, as a convolution's padding is; row 0 of ``x`` is row ``low``."""
     if low < 0:
         x[:-low].zero_()

@@ -15,6 +15,7 @@ from rocktop_ray.models.rvc.hifigan import HifiganDecoder
 from rocktop_ray.models.rvc.pitch_bins import coarse_pitch
 from rocktop_ray.models.rvc.refinegan import Jitter, RefineganDecoder
 from rocktop_ray.models.rvc.source import sine_source
+from rocktop_ray.models.rvc.stream import DecoderStream
 from rocktop_ray.models.rvc.synthesizer import build
 from rocktop_ray.models.rvc.tiled import TILE, TiledDecoder, grid
 from rocktop_ray.models.rvc.weights import fold
@@ -218,6 +219,23 @@ class RvcVoice:
         if not np.isfinite(melody).all() or (melody < 0).any():
             raise SettingsError("F0 must be 0 (unvoiced) or a positive number of Hz in every frame", stage=stage)
         return melody
+
+    def decoder_stream(self) -> DecoderStream:
+        """The decoder's streaming form, which shares its weights.
+
+        Raises SettingsError where there is none: off the processor, in another float type, or for a RefineGAN.
+        """
+        decoder = self.model.dec
+        if self._tiles is None or not isinstance(decoder, HifiganDecoder):
+            raise SettingsError(
+                "only a HiFi-GAN decoder in float32 on the processor has a streaming form", stage="vocoder"
+            )
+        mix = decoder.m_source if self.config.uses_f0 else None
+        return DecoderStream(self._tiles, mix, sample_rate=self.config.sample_rate, phase_sum=decoder.phase_sum)
+
+    def speaker_embedding(self, number: int) -> Tensor:
+        """The embedding ``[gin, 1]`` of a speaker. Raises SettingsError if there is none of that number."""
+        return self._speaker(number)[0]
 
     def _speaker(self, number: int) -> Tensor:
         if not 0 <= number < self.config.speakers:
