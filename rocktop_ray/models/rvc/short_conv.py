@@ -22,7 +22,7 @@ SLOPE = 0.1
 """Of the leaky rectifier in front of each convolution."""
 OUTPUTS = 4
 """``m``, outputs per tile."""
-_POINTS = (Fraction(0), Fraction(1), Fraction(-1), Fraction(1, 2), Fraction(-1, 2), Fraction(2))
+_POINTS = (Fraction(0), Fraction(1), Fraction(-1), Fraction(1, 2), Fraction(-1, 2), Fraction(2), Fraction(-2))
 _ONE = _POINTS.index(Fraction(1))
 _MIN_CHANNELS = 32
 
@@ -71,7 +71,7 @@ class ShortConv:
         self.dilation = dilation
         self.reach = (taps - 1) * dilation // 2
         self.groups = -(-taps // size)
-        outputs, filters, inputs = _matrices(size)
+        outputs, filters, inputs = matrices(size)
         self.points = len(inputs)
         step = OUTPUTS * dilation
         used = (self.points - 1) * dilation + step * self.groups  # rows that one tile's outputs read
@@ -79,7 +79,15 @@ class ShortConv:
         self._outputs, self._inputs = outputs.float(), inputs.float()
         grouped = F.pad(weight.double(), (0, self.groups * size - taps)).unflatten(2, (self.groups, size))
         self._filters = torch.einsum("pj,oigj->gpio", filters, grouped).float().contiguous()
-        self._bias = bias.clone()
+        self._taps = taps
+        self.channels = weight.shape[0]
+        self.bias = bias.clone()
+
+    def weight(self) -> Tensor:
+        """The filter again, ``[taps, inputs, outputs]``, to float32's precision."""
+        _, filters, _ = matrices(min(self._taps, OUTPUTS))
+        grouped = torch.einsum("jp,gpio->gjio", torch.linalg.pinv(filters), self._filters.double())
+        return grouped.flatten(0, 1)[: self._taps].float().contiguous()
 
     def __call__(self, x: Tensor, rows: int, out: Tensor, work: Workspace, residual: Tensor | None = None) -> None:
         """See ``RowConv``."""
@@ -98,7 +106,7 @@ class ShortConv:
         torch.bmm(values[:, : tiles * gap], self._filters[0], out=products)
         for group in range(1, self.groups):
             products.baddbmm_(values[:, group * gap : (group + tiles) * gap], self._filters[group])
-        products[_ONE].add_(self._bias)  # at the point 1 a value counts once in every output
+        products[_ONE].add_(self.bias)  # at the point 1 a value counts once in every output
         sums = work.get("b", OUTPUTS, tiles * wide)
         torch.mm(self._outputs, products.view(self.points, -1), out=sums)
         ordered = sums.view(OUTPUTS, tiles, wide).transpose(0, 1)
@@ -132,7 +140,7 @@ class DirectConv:
 
 
 @cache
-def _matrices(size: int) -> tuple[Tensor, Tensor, Tensor]:
+def matrices(size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs ``[m, n]``, filters ``[n, r]``, inputs ``[n, n]`` in float64, for a filter of ``r = size`` taps.
 
     ``y[i] = sum_j h[j] x[i + j]`` equals ``outputs @ ((filters @ h) * (inputs @ x))``. The last point is infinity.

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rocktop_ray.models.rvc.few_rows import for_few_rows
 from rocktop_ray.models.rvc.hifigan import SLOPE
 from rocktop_ray.models.rvc.short_conv import RowConv, Workspace
 from rocktop_ray.models.rvc.source import HarmonicMix, PhaseSum
@@ -185,7 +186,8 @@ class _StageStream:
 
     def __init__(self, stage: Stage, lag: int, rate: int) -> None:
         self._stage, self._lag, self._rate = stage, lag, rate
-        self._blocks = [_chain(block, stage.reach) for block in stage.blocks]
+        blocks = [[[for_few_rows(conv, rate) for conv in step] for step in block] for block in stage.blocks]
+        self._blocks = [_chain(block, stage.reach) for block in blocks]
         self._back = max(chain.back for chain in self._blocks)
         """Rows before the new ones that the blocks' first convolutions need. They share them."""
         self._kept = sum(chain.kept for chain in self._blocks)
