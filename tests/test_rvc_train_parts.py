@@ -27,7 +27,7 @@ from train_loops.rvc.batches import BOUNDARIES, BatchPlan, collate, parts, share
 from train_loops.rvc.draws import draw
 from train_loops.rvc.examples import Preparation
 from train_loops.rvc.networks import fresh
-from train_loops.rvc.recipe import STOCK, Recipe, stock, tiny
+from train_loops.rvc.recipe import STOCK, Recipe, small, stock, tiny
 from train_loops.rvc.spectrogram import Spectra
 
 # --- discriminators -------------------------------------------------------------------------------------------------
@@ -166,6 +166,18 @@ def test_divergence_is_that_of_two_gaussians_and_ignores_padding():
 def test_recipes_survive_plain_data(name):
     for recipe in (stock(name), tiny(name, f0=False)):
         assert Recipe.from_mapping(json.loads(json.dumps(recipe.as_mapping()))) == recipe
+
+
+def test_the_small_recipe_is_small_and_survives_plain_data():
+    recipe = small(f0=False, speakers=3)
+    assert Recipe.from_mapping({"stock": "small", "f0": False, "speakers": 3}) == recipe
+    assert Recipe.from_mapping(json.loads(json.dumps(recipe.as_mapping()))) == recipe
+    generator, discriminator = fresh(small())
+    count = {name: weight.numel() for name, weight in generator.named_parameters()}
+    voice = sum(size for name, size in count.items() if not name.startswith("enc_q."))
+    assert 1e6 < voice < 3e6
+    assert sum(weight.numel() for weight in discriminator.parameters()) < 1e5
+    assert (recipe.synthesizer.sample_rate, recipe.hop, recipe.synthesizer.content_dim) == (48_000, 480, 768)
 
 
 def test_stock_values_are_the_published_ones():
