@@ -22,18 +22,27 @@ def render_page(
 
     ``target``: whether a clip of the target voice lies there. ``alone``: files without a partner, to be named.
     """
-    template = Template(resources.files("rocktop_ray.evaluate").joinpath("page.html").read_text("utf-8"))
     shown = [measure for measure in MEASURES if any(measure.name in take.values for take in report.takes)]
     seconds = sum(take.values.get("seconds", 0.0) for take in report.takes)
     aligned = "; F0 and cepstra aligned by dynamic time warping" if report.choices.align == "dtw" else ""
-    return template.substitute(
-        title=escape(title),
-        about=f"{_count(report.takes, 'take')}, {seconds:.1f} s, by rocktop-ray {rocktop_ray.__version__}{aligned}.",
-        notes=_notes(report, alone),
-        summary=_summary(report, shown),
-        takes=_table(report.takes, shown),
-        cards="\n".join(_card(take, shown, target, report.missing) for take in report.takes),
-    )
+    about = f"{_count(report.takes, 'take')}, {seconds:.1f} s, by rocktop-ray {rocktop_ray.__version__}{aligned}."
+    parts = [
+        _notes(report, alone),
+        f"<h2>Summary</h2>\n{_summary(report, shown)}",
+        f"<h2>Takes</h2>\n{_table(report.takes, shown)}",
+        *(_card(take, shown, target, report.missing) for take in report.takes),
+    ]
+    return document(title, about, "\n".join(parts))
+
+
+def document(title: str, about: str, body: str) -> str:
+    """A whole page in the style of our reports. ``title`` and ``about`` are text, ``body`` is HTML.
+
+    It styles tables (in ``div.wide``; ``table.sortable`` with a button in each head), ``section`` as a card, players in
+    ``div.players``, and ``dl`` as facts.
+    """
+    template = Template(resources.files("rocktop_ray.evaluate").joinpath("page.html").read_text("utf-8"))
+    return template.substitute(title=escape(title), about=escape(about), body=body)
 
 
 def _count(things: list[TakeScores], name: str) -> str:
