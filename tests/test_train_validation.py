@@ -89,7 +89,7 @@ def test_the_score_falls_while_the_voice_learns_a_slice_by_heart(dataset):
 def test_what_is_measured_is_the_exported_voice(dataset, tmp_path):
     """The score by hand: the voice file, opened as users do, sings each slice."""
     recipe = recipe_16k()
-    step, judge = toy_step(recipe), validator(recipe, dataset)
+    step, judge = toy_step(recipe), validator(recipe, dataset, replace(SMALL, slices=5))
     train(step, dataset, 3)
     result = judge.run(step)
     opened = open_voice(export_voice(trained_voice(step, epochs=1, content_name="level"), tmp_path, "v")[1])
@@ -101,6 +101,7 @@ def test_what_is_measured_is_the_exported_voice(dataset, tmp_path):
         wave = opened.model.wave(latent, one.f0, speaker=one.speaker, noise=noise)
         distances.append(log_mel_distance(one.wave, wave, RATE))
         frames.append(one.frames)
+    assert len(set(frames)) > 1
     assert result.score == pytest.approx(np.average(distances, weights=frames), rel=1e-5)
     sample, first = result.samples[0], dataset.held_out[judge.slices[0]]
     assert (sample.rate, sample.wave.shape, sample.target.shape) == (RATE, first.wave.shape, first.wave.shape)
@@ -144,7 +145,8 @@ def test_a_run_with_validations_is_the_run_without(dataset, precision):
 
 
 def test_the_same_weights_have_the_same_score(dataset):
-    recipe = recipe_16k()
+    base = recipe_16k()
+    recipe = replace(base, synthesizer=replace(base.synthesizer, p_dropout=0.3))
     step = toy_step(recipe)
     first = validator(recipe, dataset).run(step)
     torch.manual_seed(99)
