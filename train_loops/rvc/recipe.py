@@ -122,8 +122,9 @@ class Recipe:
     def from_mapping(cls, values: Mapping[str, Any]) -> Recipe:
         """A recipe from plain data: the keys of this class, its parts as mappings of their own keys.
 
-        With ``stock`` (one of ``STOCK``, ``small`` or ``tiny``), and ``f0`` and ``speakers`` if wanted, the rest changes that
-        configuration; without it ``synthesizer`` must be whole. Raises SettingsError for unknown keys and wrong types.
+        With ``stock`` (one of ``STOCK``, ``small`` or ``tiny``), and ``f0`` and ``speakers`` if wanted, the rest
+        changes that configuration; without it ``synthesizer`` must be whole. Raises SettingsError for unknown keys and
+        wrong types.
         """
         values = dict(values)
         chosen = {key: values.pop(key) for key in ("stock", "f0", "speakers") if key in values}
