@@ -1,0 +1,158 @@
+"""A run under Ray Train: who works, where, what is tried again, and what ends it at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    LoggingConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    UserCallback,
+    WorkerGroupError,
+)
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from rocktop_ray.config.training import WorkersConfig
+from rocktop_ray.errors import RocktopError, SettingsError, TrainingError, WorkerLostError
+from train_loops.cluster import plain_error
+from train_loops.rvc.callbacks import Outcome
+from train_loops.rvc.kept import FOLDER
+from train_loops.rvc.record import outcome_from
+from train_loops.rvc.worker import Work, train
+
+_SHARED = "CUDA_VISIBLE_DEVICES"
+_AMD = "HIP_VISIBLE_DEVICES"
+
+
+def fit(work: Work, *, own: bool = False) -> Outcome:
+    """Train on the Ray that this process is connected to, ``own`` if it ends with it.
+
+    Raises the worker's own error, or WorkerLostError.
+    """
+    config = work.config
+    workers = config.workers
+    trainer = (_OwnTrainer if own else TorchTrainer)(
+        lambda: train(work),
+        torch_config=GlooConfig(backend="gloo", timeout_s=max(1, round(workers.timeout))),
+        scaling_config=ScalingConfig(
+            num_workers=(workers.least, workers.count) if 0 < workers.least < workers.count else workers.count,
+            use_gpu=workers.gpu,
+            resources_per_worker={"CPU": workers.threads, **({"GPU": 1} if workers.gpu else {})},
+            label_selector=selectors(workers) or None,
+        ),
+        run_config=RunConfig(
+            name=FOLDER,
+            storage_path="",
+            storage_filesystem=work.run.arrow(),
+            failure_config=FailureConfig(max_failures=workers.failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=config.checkpoints.keep),
+            callbacks=[OnlyRetryable()],
+            logging_config=LoggingConfig("CRITICAL"),  # errors are told once, by this process or the worker
+        ),
+    )
+    try:
+        result: Result = trainer.fit()
+    except (TrainingFailedError, RayError) as error:
+        raise told(error) from error
+    return outcome_from(result.return_value)
+
+
+def selectors(workers: WorkersConfig) -> list[dict[str, str]]:
+    """Node labels for each worker, as Ray wants them."""
+    return [dict([label.split("=", 1)]) for label in workers.labels]
+
+
+def check_own(workers: WorkersConfig) -> None:
+    """Refuse what a Ray of this machine alone never has, on which a run would wait for ever. Raises SettingsError."""
+    have = ray.cluster_resources().get("GPU", 0)
+    if workers.gpu and have < max(1, workers.least or workers.count):
+        raise SettingsError(
+            f"this machine has {have:g} GPUs, {workers.count} are wanted: give workers.gpu=false, or a cluster's "
+            "RAY_ADDRESS",
+            stage="training",
+        )
+    if workers.labels:
+        raise SettingsError("workers.labels name nodes of a cluster: give its RAY_ADDRESS", stage="training")
+
+
+class _OwnTrainer(TorchTrainer):
+    """Without the helper that frees the machines of a driver that was killed: a Ray of one's own is killed with it.
+
+    The helper asks Ray's dashboard, which such a Ray has not, and fills the log with that.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        made = super()._create_default_callbacks()
+        return [each for each in made if type(each).__name__ != "PlacementGroupCleanerCallback"]
+
+
+class OnlyRetryable(UserCallback):
+    """Ends a run at errors that another attempt would only meet again; the others are left to Ray Train."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
+        """What it raises, Ray Train does not try again."""
+        for rank, error in sorted(worker_exceptions.items()):
+            final = final_error(rank, error)
+            if final is not None:
+                raise final
+
+
+def final_error(rank: int, error: Exception) -> RocktopError | None:
+    """The error of a worker as one to end with; None if a retry may help."""
+    if isinstance(error, RocktopError):
+        return None if error.retryable else error
+    if type(error).__module__.startswith("ray."):  # lost, or could not be asked
+        return None
+    text = (str(error).strip() or "no message").splitlines()[0][:300]
+    if type(error).__name__ == "OutOfMemoryError":
+        return TrainingError(
+            f"worker {rank} ran out of memory: lower recipe.batch_size, raise recipe.accumulation, or set "
+            f"recipe.precision=bf16 ({text})"
+        )
+    return TrainingError(f"worker {rank} failed: {type(error).__name__}: {text}")
+
+
+def told(error: Exception) -> RocktopError:
+    """Why Ray Train gave up, in plain words."""
+    cause = plain_error(error)
+    if cause is not None:
+        return cause
+    failed = sorted(error.worker_failures) if isinstance(error, WorkerGroupError) else []
+    who = f"worker {', '.join(map(str, failed))}" if failed else f"the run ({type(error).__name__})"
+    return WorkerLostError(f"{who} ended too often; the same command goes on from the last checkpoint")
+
+
+class GlooConfig(TorchConfig):
+    """Ray's process group over gloo; the exchange makes its own of each vendor."""
+
+    @property
+    def backend_cls(self) -> type:
+        """See ``TorchConfig``."""
+        return _AllDevices
+
+
+class _AllDevices(TorchConfig().backend_cls):  # type: ignore[misc]
+    """Ray Train lets all workers of a node see the GPUs of all, in NVIDIA's variable only; here in AMD's too."""
+
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        """Before any worker asks for its device."""
+        worker_group.execute(share_devices)
+        super().on_start(worker_group, backend_config)
+
+
+def share_devices() -> None:
+    """On an AMD node Ray sets the variable of HIP to a worker's own GPU, and Ray Train that of CUDA to those of all.
+
+    HIP obeys its own, while ``ray.train.torch.get_device`` counts in the other: the device that it names is not there.
+    """
+    if os.environ.get(_AMD) and os.environ.get(_SHARED):
+        os.environ[_AMD] = os.environ[_SHARED]
