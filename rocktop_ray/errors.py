@@ -19,7 +19,7 @@ class RocktopError(Exception):
     Class attributes (an instance may override ``stage`` and ``retryable``):
         code: stable machine-readable name, snake case.
         stage: where it happened: input, download, audio, content, pitch, retrieval, voice, acoustic, vocoder, output,
-            models, store, queue, jobs or training.
+            models, store, queue, jobs, training or tracking.
         http_status: status of an HTTP answer.
         exit_code: exit status of the command line (sysexits-like, 64-78; 130 for cancelled).
         retryable: True if the same call may succeed later.
@@ -214,6 +214,18 @@ class WorkerLostError(TrainingError):
     """A worker of a training run ended, failed or fell silent; the run can go on from its last checkpoint."""
 
     code, http_status, exit_code, retryable = "worker_lost", 503, 75, True
+
+
+class TrackingError(RocktopError):
+    """MLflow refuses, or cannot be reached (``retryable``)."""
+
+    code, stage, http_status, exit_code = "tracking_failed", "tracking", 502, 69
+
+
+class StreamStateError(RocktopError):
+    """The kept state of a live stream does not fit the stream, or is damaged; the stream can be started anew."""
+
+    code, stage, http_status, exit_code = "stream_state", "live", 409, 65
 
 
 class CancelledError(RocktopError):
