@@ -23,19 +23,33 @@ _Library = Annotated[Path | None, typer.Option(help="Folder of the voice library
 @app.command("import")
 def import_(
     source: Annotated[
-        Path, typer.Argument(help="A .pth, a .safetensors, or a zip or folder with a voice and its index.")
+        str,
+        typer.Argument(
+            help="A .pth, a .safetensors, a zip or folder with a voice and its index, or a registered voice: "
+            "mlflow:NAME, mlflow:NAME/VERSION, mlflow:NAME@ALIAS."
+        ),
     ],
     name: Annotated[str | None, typer.Option(help="Name in the library; default: from the file.")] = None,
     index: Annotated[Path | None, typer.Option(help="Retrieval index, in place of the one found.")] = None,
     licence: Annotated[str, typer.Option(help="A note on what the voice may be used for.")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of a voice of that name.")] = False,
+    tracking: Annotated[
+        str, typer.Option(help="Of mlflow: voices: MLflow's address; default: $MLFLOW_TRACKING_URI, else this machine.")
+    ] = "",
     library: _Library = None,
     as_json: _Json = False,
 ) -> None:
     """Add a voice to the library. The file is checked first; nothing in it is ever run."""
+    from rocktop_ray.tracking.registry import is_reference, registered_voice
     from rocktop_ray.voices.library import VoiceLibrary
 
-    info = VoiceLibrary(library).import_(source, name=name, index=index, licence=licence, replace_existing=replace)
+    shelf = VoiceLibrary(library)
+    if is_reference(source):
+        with registered_voice(source, tracking) as found:
+            name, index = name or found.reference.name, index or found.index
+            info = shelf.import_(found.voice, name=name, index=index, licence=licence, replace_existing=replace)
+    else:
+        info = shelf.import_(source, name=name, index=index, licence=licence, replace_existing=replace)
     _show(info, as_json)
 
 

@@ -28,7 +28,14 @@ def spectrogram_db(audio: Array) -> Array:
 
 
 def draw_conversion(
-    path: Path, source: Array, result: Array, rate: int, f0_source: Array | None, f0_result: Array | None
+    path: Path,
+    source: Array,
+    result: Array,
+    rate: int,
+    f0_source: Array | None,
+    f0_result: Array | None,
+    *,
+    titles: tuple[str, str] = ("take", "converted"),
 ) -> None:
     """Write a PNG: the take on the left, the converted take on the right, both melodies below.
 
@@ -44,7 +51,7 @@ def draw_conversion(
     rows: Any = [["wave0", "wave1"], ["spec0", "spec1"], ["f0", "f0"]]
     shown = 3 if melodies else 2
     axes = figure.subplot_mosaic(rows[:shown], height_ratios=[1, 2.4, 1.8][:shown], sharex=True)
-    for column, (title, audio) in enumerate((("take", source), ("converted", result))):
+    for column, (title, audio) in enumerate(zip(titles, (source, result), strict=True)):
         seconds = len(audio) / rate
         step = max(1, len(audio) // 6000)
         wave = axes[f"wave{column}"]
@@ -55,13 +62,13 @@ def draw_conversion(
         spec.imshow(image, origin="lower", aspect="auto", extent=(0, seconds, 0, rate / 2000), cmap="magma")
         spec.set(ylabel="kHz", ylim=(0, min(16, rate / 2000)))
     if f0_source is not None and f0_result is not None:
-        _draw_melodies(axes["f0"], f0_source, f0_result)
+        _draw_melodies(axes["f0"], titles, f0_source, f0_result)
     with storage_errors(path):
         canvas.print_png(str(path))
 
 
-def _draw_melodies(axis: Axes, f0_source: Array, f0_result: Array) -> None:
-    for name, f0, style in (("take", f0_source, "C0"), ("converted", f0_result, "C1")):
+def _draw_melodies(axis: Axes, titles: tuple[str, str], f0_source: Array, f0_result: Array) -> None:
+    for name, f0, style in zip(titles, (f0_source, f0_result), ("C0", "C1"), strict=True):
         axis.plot(np.arange(len(f0)) / FRAME_RATE, np.where(f0 > 0, f0, np.nan), style, label=name, linewidth=1.2)
     axis.set(xlabel="seconds", ylabel="F0, Hz")
     if np.any(f0_source > 0) or np.any(f0_result > 0):
