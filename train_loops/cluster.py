@@ -1,4 +1,4 @@
-"""The Ray that a job works on, and its errors in plain words."""
+"""The Ray that a job works on, the folder it stands in, and its errors in plain words."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from rocktop_ray.errors import RocktopError
+from rocktop_ray.errors import RocktopError, SettingsError
+
+_SENT_ALONG = "_ray_pkg_"
+"""How the names of Ray's copies of working directories begin."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,16 @@ def _prepare_own() -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     if os.environ.get("RAY_AUTH_MODE", "token") == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray writes one into the home
+
+
+def check_lasting(place: str) -> None:
+    """Raises SettingsError if what is written to ``place`` would go with the job: its working directory is a copy."""
+    copied = any(part.startswith(_SENT_ALONG) for part in Path.cwd().parts)
+    if copied and not place.startswith(("s3:", "file:")) and not Path(place).is_absolute():
+        raise SettingsError(
+            f"{place} would lie in the job's own folder, which Ray removes: write a whole path or s3://bucket/prefix",
+            stage="training",
+        )
 
 
 def plain_error(error: BaseException) -> RocktopError | None:

@@ -23,7 +23,7 @@ from rocktop_ray.features.index import RetrievalIndex
 from rocktop_ray.protocols import Array
 from rocktop_ray.store.settings import StorageSettings
 from rocktop_ray.store.storage import Storage, open_storage
-from train_loops.cluster import joined_ray, plain_errors
+from train_loops.cluster import check_lasting, joined_ray, plain_errors
 from train_loops.dataset.reader import Dataset
 
 MAX_VECTORS = 200_000
@@ -166,6 +166,7 @@ def index(
     local: Annotated[bool, typer.Option("--local", help="In this process, without Ray.")] = False,
 ) -> None:
     """Make the retrieval index of a dataset, as RVC and Applio read it."""
+    check_lasting(out)
     reach = StorageSettings.from_environment()
     folder, key = _place(out, reach)
     place = open_storage(dataset, reach).url  # absolute: a worker may stand in another folder

@@ -17,7 +17,7 @@ from actors.threads import use_threads
 from rocktop_ray.errors import RocktopError, SettingsError, storage_errors
 from rocktop_ray.store.settings import StorageSettings
 from rocktop_ray.store.storage import open_storage
-from train_loops.cluster import joined_ray
+from train_loops.cluster import check_lasting, joined_ray
 from train_loops.dataset.build import build_dataset
 from train_loops.dataset.config import DatasetConfig
 from train_loops.dataset.manifest import MANIFEST, Manifest
@@ -52,6 +52,7 @@ def preprocess(
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
 ) -> None:
     """Make a dataset from recordings, or bring one up to date: only what changed is done."""
+    check_lasting(out)
     chosen = {"rate": rate, "encoder": encoder, "pitch": pitch, "slicing": slicing}
     made = read_config(config, settings or [], {name: value for name, value in chosen.items() if value is not None})
     reach = StorageSettings.from_environment()

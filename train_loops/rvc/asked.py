@@ -47,8 +47,8 @@ class Asked:
 @contextmanager
 def ended_by_signal(asked: Asked) -> Iterator[None]:
     """Meanwhile the first SIGTERM asks the run to end; a second one, or one that cannot be passed on, does at once
-    what it did before. Only the main thread hears of signals: in others this does nothing. Joining Ray sets a handler of
-    Ray's own, so join it first.
+    what it did before. Join Ray first, which sets a handler of its own. Only the main thread hears of signals: in
+    others this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -11,7 +11,7 @@ from rocktop_ray.config.training import TrainingConfig
 from rocktop_ray.errors import CancelledError
 from rocktop_ray.store.settings import StorageSettings
 from rocktop_ray.store.storage import Storage, open_storage
-from train_loops.cluster import joined_ray
+from train_loops.cluster import check_lasting, joined_ray
 from train_loops.dataset.reader import Dataset
 from train_loops.rvc.asked import Asked, ended_by_signal
 from train_loops.rvc.callbacks import Outcome
@@ -28,6 +28,7 @@ def launch(config: TrainingConfig) -> Finished:
     Raises SettingsError if it cannot be done or another run is kept there; TrainingError, WorkerLostError (the same
     call goes on from the last checkpoint), CancelledError if it was asked to end, StorageError.
     """
+    check_lasting(config.out)
     reach = StorageSettings.from_environment()
     run = run_storage(config, reach)
     dataset = Dataset.open(config.dataset, reach, held_out=config.validation.share)
