@@ -337,7 +337,8 @@ def test_smoothing_and_clock():
     assert smoothed(flat) == pytest.approx(flat)
     noise = np.random.default_rng(0).standard_normal(2000)
     calm = smoothed(noise)
-    assert calm[100:-100].std() < 0.2 and calm[0] == noise[0] and smoothed(noise[:5]) == pytest.approx(noise[:5])
+    assert calm[100:-100].std() < 0.2 and calm[0] == pytest.approx(noise[:26].mean())
+    assert smoothed(noise[:5]) == pytest.approx(noise[:5])
     assert [clock(seconds) for seconds in (0, 7, 750, 3600, 11_100)] == ["0:00", "0:07", "12:30", "1:00:00", "3:05:00"]
 
 

@@ -119,17 +119,19 @@ def _dress(axes: Axes, panel: _Panel, seen: npt.NDArray[np.float64]) -> None:
         low, high = float(seen.min()), float(seen.max())
         room = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
         axes.set_ylim(low - room, high + room)
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useOffset=False)
+        axes.yaxis.get_offset_text().set_size(8)
     if len(panel.curves) > 1:
         axes.legend(fontsize=8, frameon=False, loc="upper right", labelcolor="#57606a")
 
 
 def smoothed(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Means over a window of a fortieth of the curve around each point, shorter at its ends."""
+    """Means over a window of a fortieth of the curve around each point, cut off at its ends."""
     half = len(values) // 80
     sums = np.concatenate([[0.0], np.cumsum(values)])
     place = np.arange(len(values))
-    reach = np.minimum(half, np.minimum(place, place[::-1]))
-    return (sums[place + reach + 1] - sums[place - reach]) / (2 * reach + 1)
+    first, last = np.maximum(place - half, 0), np.minimum(place + half + 1, len(values))
+    return (sums[last] - sums[first]) / (last - first)
 
 
 def measure_name(name: str) -> tuple[str, str]:

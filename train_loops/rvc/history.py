@@ -84,7 +84,7 @@ class History(Callback):
     ) -> None:
         """A row, the samples, and everything anew. Raises StorageError."""
         row = _row("validation", at, {**result.metrics, "validation/score": result.score})
-        row["improved"] = improved
+        row["improved"] = bool(improved)
         self._validations.append(row)
         self._pending.append(row)
         for sample in result.samples:
@@ -277,5 +277,5 @@ def remaining(stop: StopConfig, at: Standing, first: Standing) -> tuple[float, s
 
 def _row(kind: str, at: Standing, values: Mapping[str, float]) -> Row:
     """Numbers that JSON does not know become null."""
-    plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    plain = {name: float(value) if math.isfinite(value) else None for name, value in values.items()}
     return {"kind": kind, "step": at.step, "epoch": at.epoch, "seconds": round(at.seconds, 3), **plain}
