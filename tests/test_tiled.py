@@ -196,7 +196,7 @@ def test_a_row_convolution_is_a_convolution(
 
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_tile_matrices_are_exact(size: int) -> None:
-    outputs, filters, inputs_ = short_conv._matrices(size)
+    outputs, filters, inputs_ = short_conv.matrices(size)
     x = torch.arange(len(inputs_), dtype=torch.float64) ** 2 + 1
     taps = torch.arange(size, dtype=torch.float64) - 0.5
     made = outputs @ ((filters @ taps) * (inputs_ @ x))

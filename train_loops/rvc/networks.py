@@ -17,6 +17,7 @@ from rocktop_ray.models.rvc.weight_norm import add_weight_norm
 from train_loops.rvc.batches import Batch
 from train_loops.rvc.draws import Draws
 from train_loops.rvc.recipe import Recipe
+from train_loops.rvc.row_networks import decoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +83,9 @@ def render(generator: Synthesizer, recipe: Recipe, batch: Batch, draws: Draws) -
     mean, log_scale = generator.enc_q(batch.spectrogram, speaker, batch.mask)
     latent = (mean + draws.posterior * log_scale.exp()) * batch.mask
     heard = segments(latent, draws.starts, recipe.segment_frames)
-    sines = None
+    decoder, sines = generator.dec, None
+    assert isinstance(decoder, HifiganDecoder)
     if batch.f0 is not None:
-        decoder = generator.dec
-        assert isinstance(decoder, HifiganDecoder)
         sines = sine_source(
             segments(batch.f0, draws.starts, recipe.segment_frames),
             hop=recipe.hop,
@@ -94,7 +94,7 @@ def render(generator: Synthesizer, recipe: Recipe, batch: Batch, draws: Draws) -
             phase_sum=decoder.phase_sum,
             noise=draws.source,
         )
-    return Rendered(generator.dec(heard, speaker, sines), latent, log_scale, draws)
+    return Rendered(decoded(decoder, heard, speaker, sines), latent, log_scale, draws)
 
 
 def prior(generator: Synthesizer, batch: Batch, rendered: Rendered) -> Prior:

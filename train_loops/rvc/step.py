@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.nn.utils.parametrize import cached
 
+from rocktop_ray import heap
 from rocktop_ray.errors import TrainingError
 from rocktop_ray.models.rvc.discriminator import MultiPeriodDiscriminator
 from rocktop_ray.models.rvc.synthesizer import Synthesizer
@@ -27,6 +28,7 @@ from train_loops.rvc.draws import draw
 from train_loops.rvc.losses import Counts
 from train_loops.rvc.networks import Rendered, harmonics, prior, render, segments
 from train_loops.rvc.recipe import Recipe
+from train_loops.rvc.row_networks import judged
 from train_loops.rvc.spectrogram import Spectra
 
 Part = Literal["discriminator", "generator"]
@@ -90,6 +92,8 @@ class AdversarialStep:
         device: str | torch.device = "cpu",
     ) -> None:
         self.recipe, self.device = recipe, torch.device(device)
+        if self.device.type == "cpu":
+            heap.keep_pages()
         self.generator = generator.to(self.device).train()
         self.discriminator = discriminator.to(self.device).train()
         self.spectra = Spectra(recipe).to(self.device)
@@ -220,7 +224,7 @@ class AdversarialStep:
         self._rendered = rendered if keep else None
         with self._autocast():
             true = self._true_wave(batch, rendered)
-            features = self.discriminator(torch.cat([true, rendered.wave.detach().to(true)]))
+            features = judged(self.discriminator, torch.cat([true, rendered.wave.detach().to(true)]))
         real = [[layer[: len(true)] for layer in judge] for judge in features]
         made = [[layer[len(true) :] for layer in judge] for judge in features]
         loss = self._count("discriminator", losses.discriminator_loss(real, made), counts.examples)
@@ -246,8 +250,8 @@ class AdversarialStep:
     def _hear(self, batch: Batch, rendered: Rendered) -> tuple[losses.Features, losses.Features]:
         """The discriminator's features of true and made waves; only the made ones pass gradients on."""
         with torch.no_grad():
-            real = self.discriminator(self._true_wave(batch, rendered))
-        return real, self.discriminator(rendered.wave)
+            real = judged(self.discriminator, self._true_wave(batch, rendered))
+        return real, judged(self.discriminator, rendered.wave)
 
     def _generator_losses(
         self, batch: Batch, rendered: Rendered, real: losses.Features, made: losses.Features, counts: Counts

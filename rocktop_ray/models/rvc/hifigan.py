@@ -19,7 +19,7 @@ EDGE_KERNEL = 7
 """Kernel of the first and the last convolution."""
 MRF_OVERTONES = 8
 SLOPE = 0.1
-_LAST_SLOPE = 0.01
+LAST_SLOPE = 0.01
 
 
 class ResBlock1(nn.Module):
@@ -101,7 +101,7 @@ class HifiganDecoder(nn.Module):
 
     def tail(self, x: Tensor) -> Tensor:
         """``[batch, widths[-1], samples]`` -> wave ``[batch, 1, samples]`` within ±1."""
-        return torch.tanh(self.conv_post(F.leaky_relu(x, _LAST_SLOPE)))
+        return torch.tanh(self.conv_post(F.leaky_relu(x, LAST_SLOPE)))
 
     def forward(self, latent: Tensor, speaker: Tensor, sines: Tensor | None) -> Tensor:
         """Latent ``[batch, latent, frames]`` -> wave ``[batch, 1, frames * hop]``.

@@ -1,0 +1,121 @@
+"""Discriminator and decoder over rows (``rows``): what the modules compute, faster where a processor trains in float32.
+
+The modules keep the weights; their own ``forward`` is what runs elsewhere, and what tests compare with.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rocktop_ray.models.rvc import hifigan
+from rocktop_ray.models.rvc.discriminator import (
+    SLOPE,
+    MultiPeriodDiscriminator,
+    PeriodDiscriminator,
+    ScaleDiscriminator,
+)
+from rocktop_ray.models.rvc.hifigan import HifiganDecoder, ResBlock1, ResBlock2
+from train_loops.rvc.losses import Features
+from train_loops.rvc.rows import run_conv, short_conv, window_conv
+
+_SHORT_FROM = 16
+"""Channels below which transforms would cost more than the products that they save."""
+
+
+def suits(x: Tensor) -> bool:
+    """Whether rows are the faster way: float32 on a processor."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+
+
+def judged(discriminator: MultiPeriodDiscriminator, wave: Tensor) -> Features:
+    """``discriminator(wave)``, by rows where that is faster."""
+    if not suits(wave):
+        return discriminator(wave)
+    return [_judged(judge, wave) for judge in discriminator.discriminators]
+
+
+def decoded(decoder: HifiganDecoder, latent: Tensor, speaker: Tensor, sines: Tensor | None) -> Tensor:
+    """``decoder(latent, speaker, sines)``, by rows where that is faster."""
+    if not suits(latent):
+        wave: Tensor = decoder(latent, speaker, sines)
+        return wave
+    source = None if sines is None else decoder.m_source(sines).mT
+    x = _conv(decoder.conv_pre, latent.mT) + decoder.cond(speaker).mT
+    blocks = decoder.blocks_per_stage
+    for index, up in enumerate(decoder.ups):
+        assert isinstance(up, nn.ConvTranspose1d)
+        x = F.leaky_relu(x, hifigan.SLOPE)
+        x = run_conv(x, up.weight, up.bias, rate=up.stride[0], padding=_number(up.padding))
+        if source is not None:
+            x = x + _conv(decoder.noise_convs[index], source)
+        total = _residual(decoder.resblocks[index * blocks], x)
+        for block in decoder.resblocks[index * blocks + 1 : (index + 1) * blocks]:
+            total = total + _residual(block, x)
+        x = total / blocks
+    return torch.tanh(_narrow(decoder.conv_post, F.leaky_relu(x, hifigan.LAST_SLOPE))).mT
+
+
+def _judged(judge: nn.Module, wave: Tensor) -> list[Tensor]:
+    if isinstance(judge, ScaleDiscriminator):
+        return _scale(judge, wave)
+    assert isinstance(judge, PeriodDiscriminator)
+    batch, period = len(wave), judge.period
+    folded = F.pad(wave, (0, -wave.shape[2] % period), "reflect").unflatten(2, (-1, period))
+    x = folded.transpose(1, 3).reshape(batch * period, -1, 1)  # each column is a signal of its own
+    features = []
+    for conv in judge.convs:
+        x = F.leaky_relu(_conv(conv, x), SLOPE, inplace=True)
+        features.append(x)
+    features.append(_conv(judge.conv_post, x))
+    return [x.unflatten(0, (batch, period)).permute(0, 3, 2, 1) for x in features]
+
+
+def _scale(judge: ScaleDiscriminator, wave: Tensor) -> list[Tensor]:
+    """Grouped convolutions as the module does them, and the others by rows."""
+    features, x = [], wave
+    for conv in judge.convs[:-1]:
+        x = F.leaky_relu(conv(x), SLOPE)
+        features.append(x)
+    x = F.leaky_relu(_conv(judge.convs[-1], x.mT), SLOPE, inplace=True)
+    return [*features, x.mT, _conv(judge.conv_post, x).mT]
+
+
+def _residual(block: nn.Module, x: Tensor) -> Tensor:
+    assert isinstance(block, ResBlock1 | ResBlock2)
+    if isinstance(block, ResBlock2):
+        for conv in block.convs:
+            x = _rectified(conv, x, x)
+        return x
+    for first, second in zip(block.convs1, block.convs2, strict=True):
+        x = _rectified(second, _rectified(first, x), x)
+    return x
+
+
+def _rectified(conv: nn.Module, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    assert isinstance(conv, nn.Conv1d)
+    return short_conv(x, conv.weight, conv.bias, dilation=conv.dilation[0], slope=hifigan.SLOPE, residual=residual)
+
+
+def _conv(conv: nn.Module, x: Tensor) -> Tensor:
+    """A convolution, with or without a second axis of size 1, over rows."""
+    assert isinstance(conv, nn.Conv1d | nn.Conv2d)
+    weight = conv.weight.flatten(2)
+    if conv.stride[0] == 1 and weight.shape[2] > 1 and min(weight.shape[:2]) >= _SHORT_FROM:
+        return short_conv(x, weight, conv.bias)
+    return window_conv(x, weight, conv.bias, stride=conv.stride[0], padding=_number(conv.padding))
+
+
+def _narrow(conv: nn.Module, x: Tensor) -> Tensor:
+    """A convolution to one channel: taps are added up after the product, so that no windows are written."""
+    assert isinstance(conv, nn.Conv1d)
+    taps, rows = conv.weight.shape[2], x.shape[1]
+    each = F.pad(x @ conv.weight[0], (0, 0, taps // 2, taps // 2))
+    wave = sum((each[:, tap : tap + rows, tap : tap + 1] for tap in range(1, taps)), each[:, :rows, :1])
+    return wave if conv.bias is None else wave + conv.bias
+
+
+def _number(padding: str | tuple[int, ...]) -> int:
+    assert not isinstance(padding, str)
+    return padding[0]
