@@ -38,15 +38,20 @@ def pulses(f0: npt.NDArray[np.float64], first: int, last: int, hop: int, rate: i
     Args:
         f0: F0 of the whole take in Hz, all > 0, ``[frames]``; the phase is 0 at its first sample.
     """
-    following = np.append(f0[1:], f0[-1])[first:last, None]
-    now = f0[first:last, None]
+    melody = np.append(f0, f0[-1])[first : last + 1]
+    return shaped(melody, cycles(f0, hop, rate)[first:last], hop, rate).reshape(-1)
+
+
+def shaped(melody: npt.NDArray[np.float64], phases: npt.NDArray[np.float64], hop: int, rate: int) -> Array:
+    """Pulses ``[frames, hop]`` for F0 at each frame and at the end ``[frames + 1]``, and the cycles at each frame."""
+    now, following = melody[:-1, None], melody[1:, None]
     time = np.arange(hop)[None]
     instant = now + (following - now) * time / hop
-    phase = cycles(f0, hop, rate)[first:last, None] + (now * time + (following - now) * time**2 / (2 * hop)) / rate
+    phase = phases[:, None] + (now * time + (following - now) * time**2 / (2 * hop)) / rate
     distance = (phase - np.round(phase)) * rate / instant
     half = HALF_WIDTH_SECONDS * rate
     train = np.zeros(distance.shape, np.float32)
     near = np.abs(distance) < half
     x = distance[near]
     train[near] = np.sqrt(rate / instant[near]) * CUTOFF * np.sinc(CUTOFF * x) * (0.5 + 0.5 * np.cos(np.pi * x / half))
-    return train.reshape(-1)
+    return train

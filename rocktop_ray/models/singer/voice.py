@@ -10,6 +10,7 @@ from rocktop_ray.models.singer.about import SingerAbout
 from rocktop_ray.models.singer.filters import SourceFilter
 from rocktop_ray.models.singer.network import REFERENCE_HZ, SingerNet
 from rocktop_ray.models.singer.source import filled, pulses
+from rocktop_ray.models.singer.stream import NetStream, VocoderStream
 from rocktop_ray.protocols import FRAME_RATE, Array, ContentSpec, Noise, VoiceSpec
 
 SEGMENT = 500
@@ -43,6 +44,20 @@ class SingerVoice:
     def spec(self) -> VoiceSpec:
         """What the pipeline must know."""
         return self._spec
+
+    def net_stream(self) -> NetStream:
+        """The frame network's streaming form, which shares its weights. Raises SettingsError off the processor."""
+        self._needs_processor()
+        return NetStream(self._net)
+
+    def vocoder_stream(self) -> VocoderStream:
+        """The vocoder's streaming form. Raises SettingsError off the processor."""
+        self._needs_processor()
+        return VocoderStream(self._synth, self.about.sample_rate)
+
+    def _needs_processor(self) -> None:
+        if self._device.type != "cpu":
+            raise SettingsError("the voice has a streaming form on the processor only: use --device cpu", stage="voice")
 
     @torch.inference_mode()
     def latent(
