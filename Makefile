@@ -4,11 +4,12 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
+TRAIN  := $(VENV)/.ready-train
 # The torch to install. On a machine without a GPU:  make setup PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 TORCH  ?= torch==2.13.0
 CODE   := rocktop_ray actors serve_apps train_loops tests benchmarks
 
-.PHONY: setup demo serve test test-models test-tools check lint fmt type bench sox-resample sox-normalize clean
+.PHONY: setup demo serve train-setup preprocess train test test-models test-tools check lint fmt type bench sox-resample sox-normalize clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -26,6 +27,10 @@ $(DEV): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[demo,dev]"
 	touch $@
 
+$(TRAIN): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[demo,serve,train]"
+	touch $@
+
 setup: $(READY)  ## install everything into .venv and fetch the bundle's models
 	$(BIN)/rocktop models fetch bundle
 
@@ -34,6 +39,14 @@ demo: setup  ## convert a sung recording into the bundle's voice: out/demo
 
 serve: setup  ## the studio page and the HTTP API on this machine: ARGS="--port 8000 --config FILE"
 	$(BIN)/rocktop-serve $(ARGS)
+
+train-setup: setup $(TRAIN)  ## also install what training needs into .venv
+
+preprocess: train-setup  ## IN=takes OUT=sets/anna: recordings to a dataset (ARGS="--encoder whisper-base --workers 2")
+	$(BIN)/python -m train_loops.preprocess "$(IN)" --out "$(OUT)" $(ARGS)
+
+train: train-setup  ## ARGS="name=anna dataset=sets/anna": a dataset to a voice
+	$(BIN)/python -m train_loops.rvc $(ARGS)
 
 test: setup test-models test-tools lint type check  ## set-up, lint, types and tests
 
