@@ -62,7 +62,11 @@ class VoicesConfig(_Section):
     max_loaded: Annotated[int, Field(ge=1, le=1000)] = 4
     """Voices per replica. Voices in use are never freed, so for a moment there may be more."""
     preload: list[str] = ["bundle"]
-    """Opened when a replica starts, so that the first request does not wait."""
+    """Opened when a replica starts, so that the first request does not wait. Registered voices (``mlflow:NAME@ALIAS``)
+    are imported into the library then."""
+    tracking: str | None = None
+    """Address of MLflow, whose registered voices may be imported as ``mlflow:NAME``; None refuses them. See
+    docs/tracking.md."""
 
 
 class FetchConfig(_Section):

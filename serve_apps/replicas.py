@@ -17,6 +17,7 @@ from actors.voice_cache import VoiceCache
 from rocktop_ray.engine import pick_device
 from rocktop_ray.errors import RocktopError
 from rocktop_ray.store.cache import ContentCache
+from rocktop_ray.tracking.registry import is_reference
 from rocktop_ray.voices.open import Voice
 from serve_apps.config import ServeConfig
 from serve_apps.gateway.intake import fetch_policy
@@ -26,6 +27,7 @@ from serve_apps.observe.metrics import Metrics
 from serve_apps.observe.recorders import recorder
 from serve_apps.observe.watch import Watch
 from serve_apps.orders import VoiceRef
+from serve_apps.registered import bring
 from serve_apps.voices import VoiceShelf
 
 _log = logging.getLogger(__name__)
@@ -93,7 +95,7 @@ def preload(config: ServeConfig, shelf: VoiceShelf, ready: Callable[[VoiceRef], 
     ids = []
     for name in config.voices.preload:
         try:
-            ref = shelf.refer(name)
+            ref = shelf.refer(bring(config, shelf, name) if is_reference(name) else name)
             ready(ref)
             ids.append(ref.id)
         except RocktopError as error:

@@ -45,5 +45,10 @@ class VoiceForm(BaseModel):
 class VoiceAddresses(VoiceForm):
     """Where a voice is fetched from."""
 
-    url: str = Field(min_length=1, max_length=65_536, description="A .pth, a .safetensors, or a zip with one.")
+    url: str = Field(
+        min_length=1,
+        max_length=65_536,
+        description="A .pth, a .safetensors, or a zip with one; or a registered voice, `mlflow:NAME[/VERSION|@ALIAS]`, "
+        "where the service has a registry.",
+    )
     index_url: str | None = Field(None, min_length=1, max_length=65_536, description="Its retrieval index.")

@@ -21,12 +21,14 @@ from rocktop_ray.errors import RocktopError, VoiceFormatError, storage_errors
 from rocktop_ray.store.guarded_fetch import check_url
 from rocktop_ray.store.sniff import Kind
 from rocktop_ray.store.sources import UrlSource
+from rocktop_ray.tracking.registry import FetchedVoice, is_reference
 from rocktop_ray.voices.info import VoiceInfo
 from serve_apps.gateway import openapi
 from serve_apps.gateway.intake import fetch_policy, in_thread, read_body, read_form
 from serve_apps.gateway.refusals import ForbiddenError, MediaTypeError
 from serve_apps.gateway.voice_objects import VoiceAddresses, VoiceFacts, VoiceForm, VoiceList
 from serve_apps.labels import url_label
+from serve_apps.registered import check_reference, registered
 from serve_apps.requests import FieldsError, field_problems, parse_object
 from serve_apps.services import Services
 
@@ -113,6 +115,10 @@ async def _brought(request: Request, services: Services) -> AsyncGenerator[_Brou
             yield await _uploaded(request, services, folder)
         elif kind == "application/json" or kind.endswith("+json"):
             form = _addresses(await read_body(request, _MAX_JSON), services)
+            if is_reference(form.url):
+                found = await stack.enter_async_context(in_thread(registered(services.config, form.url)))
+                yield _registered(form, found)
+                return
             voice = await stack.enter_async_context(_fetched(services, form.url, "voice"))
             index = None
             if form.index_url is not None:
@@ -154,9 +160,20 @@ def _addresses(data: bytes, services: Services) -> VoiceAddresses:
     except ValidationError as error:
         raise FieldsError(field_problems(error, tuple(VoiceAddresses.model_fields))) from error
     policy = fetch_policy(services.config.fetch)
+    if is_reference(form.url):
+        check_reference(services.config, form.url)
+        if form.index_url is not None:
+            raise FieldsError.one("index_url", "a registered voice comes with its own index")
+        return form
     for url in filter(None, (form.url, form.index_url)):
         check_url(url, policy)
     return form
+
+
+def _registered(form: VoiceAddresses, found: FetchedVoice) -> _Brought:
+    name = found.reference.name
+    named = form.model_copy(update={"name": form.name or name})
+    return _Brought(named, found.voice, f"{name}{found.voice.suffix}", found.index)
 
 
 def _fetched(services: Services, url: str, kind: Kind) -> Any:
