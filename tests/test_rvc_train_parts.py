@@ -180,6 +180,14 @@ def test_the_small_recipe_is_small_and_survives_plain_data():
     assert (recipe.synthesizer.sample_rate, recipe.hop, recipe.synthesizer.content_dim) == (48_000, 480, 768)
 
 
+def test_a_fresh_voice_hears_its_source():
+    generator, _ = fresh(small())
+    sine = 0.1 * torch.sin(torch.linspace(0, 20, 4000))
+    heard = generator.dec.m_source(sine[None, :, None])
+    assert float(heard.detach().max()) == pytest.approx(math.tanh(1), abs=1e-3)
+    assert float(heard.detach().min()) == pytest.approx(-math.tanh(1), abs=1e-3)
+
+
 def test_stock_values_are_the_published_ones():
     recipe = stock("v2-48k")
     assert (recipe.segment_samples, recipe.hop, recipe.spectrum.n_fft) == (17280, 480, 2048)

@@ -11,7 +11,7 @@ from rocktop_ray.models.rvc.discriminator import MultiPeriodDiscriminator
 from rocktop_ray.models.rvc.flow import Coupling
 from rocktop_ray.models.rvc.hifigan import HifiganDecoder
 from rocktop_ray.models.rvc.prior_encoder import RelativeAttention
-from rocktop_ray.models.rvc.source import sine_source
+from rocktop_ray.models.rvc.source import SINE_AMPLITUDE, sine_source
 from rocktop_ray.models.rvc.synthesizer import Synthesizer
 from rocktop_ray.models.rvc.weight_norm import add_weight_norm
 from train_loops.rvc.batches import Batch
@@ -45,8 +45,9 @@ class Prior:
 def fresh(recipe: Recipe) -> tuple[Synthesizer, MultiPeriodDiscriminator]:
     """Networks with random weights that depend on the recipe's seed only, on the CPU, weight norm on.
 
-    The couplings of the flow start as the identity and the attention from Xavier's distribution (as VITS), all else
-    from torch's defaults. The state of torch's generator is left as it was.
+    The couplings of the flow start as the identity and the attention from Xavier's distribution (as VITS); the source
+    starts at full scale, since with torch's default it would be lost under a random constant, and a voice would need
+    thousands of steps to find its pitch. All else is as torch has it. The state of torch's generator is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed % 2**63)
@@ -59,6 +60,10 @@ def fresh(recipe: Recipe) -> tuple[Synthesizer, MultiPeriodDiscriminator]:
             assert isinstance(coupling, Coupling)
             for weight in coupling.post.parameters():
                 nn.init.zeros_(weight)
+        if isinstance(generator.dec, HifiganDecoder) and recipe.synthesizer.uses_f0:
+            mix = generator.dec.m_source.l_linear
+            nn.init.constant_(mix.weight, 1 / (SINE_AMPLITUDE * mix.in_features))
+            nn.init.zeros_(mix.bias)
         discriminator = MultiPeriodDiscriminator(recipe.discriminator)
     for network in (generator, discriminator):
         add_weight_norm(network)
