@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from urllib.parse import quote
 
 from rocktop_ray.config.training import TrainingConfig
-from rocktop_ray.errors import CancelledError
+from rocktop_ray.errors import CancelledError, RocktopError
 from rocktop_ray.store.settings import StorageSettings
 from rocktop_ray.store.storage import Storage, open_storage
 from train_loops.cluster import check_lasting, joined_ray
@@ -17,6 +17,7 @@ from train_loops.rvc.asked import Asked, ended_by_signal
 from train_loops.rvc.callbacks import Outcome
 from train_loops.rvc.finish import Finished, finish
 from train_loops.rvc.record import Record
+from train_loops.rvc.registered import mark_ended, register_finished
 from train_loops.rvc.resolve import recipe_for
 
 _log = logging.getLogger(__name__)
@@ -42,13 +43,19 @@ def launch(config: TrainingConfig) -> Finished:
         _log.info("%s was trained before, %d steps: only the voice is written", config.name, outcome.at.step)
     else:
         record.write(run)
-        outcome = _train(config, run, reach)
+        try:
+            outcome = _train(config, run, reach)
+        except RocktopError:
+            mark_ended(config, run, "FAILED")  # workers that were killed could not
+            raise
     replace(record, outcome=asdict(outcome)).write(run)
     if outcome.reason == "asked":
         raise CancelledError(
             f"ended as asked after {outcome.at.step} steps; the same command goes on", stage="training"
         )
-    return finish(config, run, dataset, outcome)
+    finished = finish(config, run, dataset, outcome)
+    register_finished(config, run, finished)
+    return finished
 
 
 def run_storage(config: TrainingConfig, reach: StorageSettings) -> Storage:

@@ -10,6 +10,7 @@ import ray
 from ray.exceptions import RayError
 from ray.train import (
     CheckpointConfig,
+    ControllerError,
     FailureConfig,
     LoggingConfig,
     Result,
@@ -22,7 +23,7 @@ from ray.train import (
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from rocktop_ray.config.training import WorkersConfig
-from rocktop_ray.errors import RocktopError, SettingsError, TrainingError, WorkerLostError
+from rocktop_ray.errors import CancelledError, RocktopError, SettingsError, TrainingError, WorkerLostError
 from train_loops.cluster import plain_error
 from train_loops.rvc.callbacks import Outcome
 from train_loops.rvc.kept import FOLDER
@@ -36,14 +37,14 @@ _AMD = "HIP_VISIBLE_DEVICES"
 def fit(work: Work, *, own: bool = False) -> Outcome:
     """Train on the Ray that this process is connected to, ``own`` if it ends with it.
 
-    Raises the worker's own error, or WorkerLostError.
+    Raises the worker's own error, CancelledError at Ctrl-C, or WorkerLostError.
     """
     config = work.config
     workers = config.workers
     trainer = (_OwnTrainer if own else TorchTrainer)(
         lambda: train(work),
         torch_config=GlooConfig(backend="gloo", timeout_s=max(1, round(workers.timeout))),
-        scaling_config=ScalingConfig(
+        scaling_config=_AnyLabel(
             num_workers=(workers.least, workers.count) if 0 < workers.least < workers.count else workers.count,
             use_gpu=workers.gpu,
             resources_per_worker={"CPU": workers.threads, **({"GPU": 1} if workers.gpu else {})},
@@ -63,12 +64,23 @@ def fit(work: Work, *, own: bool = False) -> Outcome:
         result: Result = trainer.fit()
     except (TrainingFailedError, RayError) as error:
         raise told(error) from error
+    except SystemExit as error:  # what Ray Train makes of Ctrl-C, after it has ended the workers
+        raise CancelledError("stopped; the same command goes on from the last checkpoint", stage="training") from error
     return outcome_from(result.return_value)
 
 
 def selectors(workers: WorkersConfig) -> list[dict[str, str]]:
     """Node labels for each worker, as Ray wants them."""
     return [dict([label.split("=", 1)]) for label in workers.labels]
+
+
+def any_of(selectors: list[dict[str, str]]) -> dict[str, str] | None:
+    """One selector for nodes with any of these labels, if they have the same key."""
+    keys = {key for selector in selectors for key in selector}
+    if len(keys) != 1:
+        return None
+    (key,) = keys
+    return {key: f"in({','.join(sorted({selector[key] for selector in selectors}))})"}
 
 
 def check_own(workers: WorkersConfig) -> None:
@@ -93,6 +105,15 @@ class _OwnTrainer(TorchTrainer):
     def _create_default_callbacks(self) -> list[Any]:
         made = super()._create_default_callbacks()
         return [each for each in made if type(each).__name__ != "PlacementGroupCleanerCallback"]
+
+
+class _AnyLabel(ScalingConfig):
+    """With fewer workers than labels, Ray Train would take the first labels, whoever is left."""
+
+    def _label_selector_per_worker(self, num_workers: int) -> list[dict[str, str]] | None:
+        exact: list[dict[str, str]] | None = super()._label_selector_per_worker(num_workers)
+        either = any_of(self.label_selector) if isinstance(self.label_selector, list) else None
+        return exact if either is None or num_workers == self.max_workers else [dict(either)] * num_workers
 
 
 class OnlyRetryable(UserCallback):
@@ -126,9 +147,13 @@ def told(error: Exception) -> RocktopError:
     cause = plain_error(error)
     if cause is not None:
         return cause
-    failed = sorted(error.worker_failures) if isinstance(error, WorkerGroupError) else []
-    who = f"worker {', '.join(map(str, failed))}" if failed else f"the run ({type(error).__name__})"
-    return WorkerLostError(f"{who} ended too often; the same command goes on from the last checkpoint")
+    again = "the same command goes on from the last checkpoint"
+    if isinstance(error, WorkerGroupError):
+        ranks = ", ".join(map(str, sorted(error.worker_failures)))
+        return WorkerLostError(f"worker {ranks} was lost more often than workers.failures allows; {again}")
+    inner = error.controller_failure if isinstance(error, ControllerError) else error
+    text = (str(inner).strip() or "no message").splitlines()[0][:300]
+    return WorkerLostError(f"Ray Train ended the run ({type(inner).__name__}: {text}); {again}")
 
 
 class GlooConfig(TorchConfig):
