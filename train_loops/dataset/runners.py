@@ -73,13 +73,15 @@ class RayRunner:
 
     def scan(self, job: Job, tasks: list[Task]) -> Iterator[Answer]:
         """See ``Runner``."""
-        return self._map(_ScanActor, {"job": job}, tasks, gpus=0.0)
+        return self._map("look-at-takes", _ScanActor, {"job": job}, tasks, gpus=0.0)
 
     def features(self, job: Job, identity: Identity, tasks: list[Task]) -> Iterator[Answer]:
         """See ``Runner``."""
-        return self._map(_FeatureActor, {"job": job, "identity": identity}, tasks, gpus=self.gpus)
+        return self._map("make-slices", _FeatureActor, {"job": job, "identity": identity}, tasks, gpus=self.gpus)
 
-    def _map(self, actor: type, arguments: dict[str, Any], tasks: list[Task], *, gpus: float) -> Iterator[Answer]:
+    def _map(
+        self, name: str, actor: type, arguments: dict[str, Any], tasks: list[Task], *, gpus: float
+    ) -> Iterator[Answer]:
         if not tasks:
             return
         import ray.data
@@ -92,6 +94,7 @@ class RayRunner:
         results = ray.data.from_items(rows, override_num_blocks=blocks).map(
             actor, fn_constructor_kwargs=arguments, compute=pool, num_cpus=self.cpus, **options
         )
+        results.set_name(name)  # in the log and the dashboard
         with plain_errors():
             for row in results.iter_rows():
                 yield json.loads(row["result"])
