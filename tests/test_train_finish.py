@@ -120,6 +120,7 @@ def test_a_finished_run(dataset, tmp_path):
         "content": "level",
         "sample_rate": 16000,
         "licence": "CC0-1.0",
+        "strange_to_others": ["it sings level units of 1 numbers", "their residual blocks have 3 dilations each"],
     }
     assert account["metrics"] == judged(0.5).metrics
     assert account["dataset"]["fingerprint"] == dataset.manifest.fingerprint
@@ -233,6 +234,7 @@ def test_the_small_file_of_a_stock_voice(dataset, tmp_path, name, f0, count):
     assert ("enc_p.emb_pitch.weight" in weight) == ("dec.m_source.l_linear.weight" in weight) == f0
     assert data["config"][-3] == weight["emb_g.weight"].shape[0]
     assert path.stat().st_size < 2 * sum(tensor.numel() for tensor in weight.values()) + 200_000
+    assert finishing.strange(voice) == []
     again = read_rvc(path)
     assert again.content_name == about["networks"]["encoder"] and again.config == recipe.synthesizer
 

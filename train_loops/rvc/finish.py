@@ -18,6 +18,7 @@ from typing import Any
 
 from rocktop_ray.config.training import ExportConfig, TrainingConfig
 from rocktop_ray.errors import ObjectMissingError, TrainingError, storage_errors
+from rocktop_ray.models.rvc.config import CONTENT_DIMS
 from rocktop_ray.store.storage import Storage
 from rocktop_ray.voices.library import VoiceLibrary
 from rocktop_ray.voices.names import clean_name
@@ -158,9 +159,11 @@ def finish(
         index = {**_index_facts(dataset)}
         files.append(_index(config, storage, dataset, before, index))
     files.append(_put(storage, f"{config.name}.pth", pth_bytes(plain_voice(voice))))
-    if voice.config.content_dim not in CONTENT_NAMES:
-        _log.warning("this voice sings %s units: other RVC programs cannot use it", voice.content_name)
+    alone = strange(voice)
+    if alone:
+        _log.warning("not all RVC programs can use this voice: %s", "; ".join(alone))
     account = account_of(config, storage, dataset, outcome, voice, files, index)
+    account["voice"]["strange_to_others"] = alone
     write_account(storage, account)
     installed = _install(config, storage, files, library) if config.export.install else None
     step, score = voice.extra["step"], voice.extra.get("score")
@@ -215,6 +218,19 @@ def _checkpoint(storage: Storage, given: Path | None) -> Iterator[Path]:
 def plain_voice(voice: RvcFile) -> RvcFile:
     """The same with no keys but those of RVC and Applio, for their ``.pth``."""
     return replace(voice, extra={key: value for key, value in voice.extra.items() if key not in _OWN_KEYS})
+
+
+def strange(voice: RvcFile) -> list[str]:
+    """Why RVC, and Applio, cannot use the ``.pth`` of a voice; empty if they can."""
+    config, reasons = voice.config, []
+    if CONTENT_NAMES.get(config.content_dim) != voice.content_name or CONTENT_DIMS[voice.version] != config.content_dim:
+        reasons.append(f"it sings {voice.content_name} units of {config.content_dim} numbers")
+    dilations = 3 if config.resblock == "1" else 2
+    if any(len(each) != dilations for each in config.resblock_dilation_sizes):
+        reasons.append(f"their residual blocks have {dilations} dilations each")
+    if config.decoder != "hifigan":
+        reasons.append(f"only Applio has the decoder {config.decoder}")
+    return reasons
 
 
 def _index_facts(dataset: Dataset) -> dict[str, Any]:
