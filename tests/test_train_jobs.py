@@ -36,7 +36,7 @@ pytest.importorskip("pandas", reason="Ray Data needs pandas: pip install 'rockto
 
 PROJECT = Path(__file__).parent.parent
 TAKES = 24
-_PATIENCE = 180.0
+_PATIENCE = 240.0
 
 
 @dataclass(frozen=True)
