@@ -224,9 +224,9 @@ def stock(name: str, *, f0: bool = True, speakers: int = 109) -> Recipe:
 
 
 def small(*, f0: bool = True, speakers: int = 1) -> Recipe:
-    """A v2 voice at 48 kHz that one thread of a CPU can train: 1.5 M weights, a light discriminator.
+    """A v2 voice at 48 kHz that one thread of a CPU can train: 1.4 M weights, a light discriminator.
 
-    For datasets of slices of about 1.6 s: longer ones are cut. See docs/learning.md for how it was chosen.
+    Steps are fast on slices of about 1.6 s (``--set slice_seconds=1.6``). See docs/learning.md for how it was chosen.
     """
     base = stock("v2-48k", f0=f0, speakers=speakers)
     synthesizer = replace(
@@ -250,14 +250,7 @@ def small(*, f0: bool = True, speakers: int = 1) -> Recipe:
         scale_groups=(1, 2, 4, 4, 4, 1),
     )
     optimizer = replace(base.optimizer, learning_rate=1e-3)
-    return replace(
-        base,
-        synthesizer=synthesizer,
-        discriminator=discriminator,
-        optimizer=optimizer,
-        segment_frames=20,
-        max_frames=170,
-    )
+    return replace(base, synthesizer=synthesizer, discriminator=discriminator, optimizer=optimizer, segment_frames=20)
 
 
 def tiny(name: str = "v2-48k", *, f0: bool = True, speakers: int = 2) -> Recipe:
