@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
@@ -27,17 +28,34 @@ class SeededNoise:
     def normal(self, name: str, start: int, count: int, width: int) -> Array:
         """Rows ``start .. start + count`` of table ``name``: ``[count, width]``."""
         rows = np.empty((count, width), np.float32)
-        key = np.array([self.seed, zlib.crc32(name.encode())], np.uint64)
         done = 0
         while done < count:
             block, inside = divmod(start + done, _BLOCK)
-            counter = np.array([0, 0, block, width], np.uint64)
-            generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
-            table = generator.standard_normal((_BLOCK, width), np.float32)
+            table = self._table(name, block, width)
             take = min(_BLOCK - inside, count - done)
             rows[done : done + take] = table[inside : inside + take]
             done += take
         return rows
+
+    def _table(self, name: str, block: int, width: int) -> Array:
+        return _drawn(self.seed, name, block, width)
+
+
+class KeptNoise(SeededNoise):
+    """The same draws for readers that take a few rows at a time: the last blocks of all tables are kept."""
+
+    def _table(self, name: str, block: int, width: int) -> Array:
+        return _kept(self.seed, name, block, width)
+
+
+def _drawn(seed: int, name: str, block: int, width: int) -> Array:
+    """One block of rows of a table."""
+    key = np.array([seed, zlib.crc32(name.encode())], np.uint64)
+    generator = np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, block, width], np.uint64)))
+    return generator.standard_normal((_BLOCK, width), np.float32)
+
+
+_kept = lru_cache(maxsize=16)(_drawn)
 
 
 class GivenNoise:

@@ -56,7 +56,7 @@ def unpack(data: bytes, like: State) -> State:
     expected = list(_leaves(like))
     if not isinstance(header, list) or len(header) != len(expected):
         raise StreamStateError("the state is one of another kind of stream: start the stream anew")
-    leaves = []
+    leaves: list[object] = []
     for found, leaf in zip(header, expected, strict=True):
         if isinstance(leaf, np.ndarray):
             if found != {"type": leaf.dtype.str, "shape": list(leaf.shape)}:

@@ -57,7 +57,7 @@ class NetStream:
             state: what came before.
             units: at 100/s.
             f0: ``[frames]`` in Hz without gaps, all > 0.
-            voiced: ``[frames]``, true where the take is voiced.
+            voiced: ``[frames]``, 1 where the take is voiced, else 0.
             speaker: number of the speaker.
         """
         x = self._entering(units, f0, voiced, speaker)

@@ -1,0 +1,57 @@
+"""Changing the sample rate of a stream, with a state that can be kept: a polyphase filter of windowed sincs.
+
+``audio.resample`` (soxr) is better above 0.88 of the lower rate's half, but keeps its state where nobody can reach it,
+and delays by whole blocks of its own choice. This one delays by a fixed number of samples.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from rocktop_ray.errors import SettingsError
+from rocktop_ray.protocols import Array
+
+_CROSSINGS = 48
+"""Zero crossings of the sinc to each side."""
+_BETA = 10.0
+"""Of the Kaiser window: what lies beyond the transition is 100 dB down."""
+_CUTOFF = 0.94
+"""Middle of the transition, as a share of the lower rate's half."""
+_MOST_TAPS = 8192
+
+
+class StreamResampler:
+    """Blocks at ``from_rate`` to blocks at ``to_rate``: for ``multiple`` samples, ``made``, later by ``delay``.
+
+    Raises SettingsError for rates whose ratio is not one of small numbers.
+    """
+
+    def __init__(self, from_rate: int, to_rate: int) -> None:
+        common = math.gcd(from_rate, to_rate)
+        self.multiple, self.made = from_rate // common, to_rate // common
+        widest = max(1.0, from_rate / to_rate)
+        half = math.ceil(_CROSSINGS * widest) if from_rate != to_rate else 0
+        self._taps = 2 * half + self.multiple
+        if self._taps * self.made > _MOST_TAPS * 16:
+            raise SettingsError(f"a stream cannot be resampled from {from_rate} Hz to {to_rate} Hz")
+        self.delay = half
+        """Samples at ``from_rate`` by which the output lags."""
+        at = np.arange(self._taps)[:, None] - half - np.arange(self.made)[None] * self.multiple / self.made
+        cutoff = _CUTOFF / widest
+        inside = np.clip(1 - (at / max(half, 1)) ** 2, 0, None)
+        window = np.i0(_BETA * np.sqrt(inside)) / np.i0(_BETA) * (np.abs(at) <= half)
+        weights = np.sinc(cutoff * at) * window if half else (at == 0).astype(float)
+        self._weights = (weights / weights.sum(0)).astype(np.float32)
+
+    def begin(self) -> Array:
+        """The state before the first sample: what the next block's outputs still hear of earlier blocks."""
+        return np.zeros(self._taps - self.multiple, np.float32)
+
+    def step(self, state: Array, block: Array) -> tuple[Array, Array]:
+        """``[n * multiple]`` -> ``[n * made]``, which begins ``delay`` samples (at ``from_rate``) before the block."""
+        joined = np.concatenate([state, block])
+        heard = np.lib.stride_tricks.sliding_window_view(joined, self._taps)[:: self.multiple]
+        out: Array = (np.ascontiguousarray(heard) @ self._weights).reshape(-1)  # an overlapping view would be slow
+        return joined[len(block) :].copy(), out
