@@ -19,6 +19,18 @@ def read_job(path: str) -> dict[str, Any]:
     return dict(json.loads(Path(path).read_text()))
 
 
+class Watch:
+    """Time and foreign load since it was made."""
+
+    def __init__(self) -> None:
+        self._busy, self._own, self._began = _busy(), _own(), time.perf_counter()
+
+    def read(self) -> dict[str, float]:
+        """``seconds``, and ``foreign``: cores that others used meanwhile (children that have ended count as own)."""
+        seconds = time.perf_counter() - self._began
+        return {"seconds": seconds, "foreign": max(0.0, (_busy() - self._busy) - (_own() - self._own)) / seconds}
+
+
 class Meter:
     """Measures a worker's runs until enough of them were quiet, and writes the job's report."""
 
@@ -34,11 +46,9 @@ class Meter:
         """Call ``run``, which returns seconds by stage, for the job's number of quiet runs, within its tries."""
         runs: list[dict[str, Any]] = []
         while sum(made["foreign"] <= MAX_FOREIGN for made in runs) < self.job["runs"] and len(runs) < self.job["tries"]:
-            busy, own, began = _busy(), _own(), time.perf_counter()
+            watch = Watch()
             stages = run()
-            seconds = time.perf_counter() - began
-            foreign = max(0.0, (_busy() - busy) - (_own() - own)) / seconds
-            runs.append({"seconds": seconds, "foreign": foreign, "stages": stages})
+            runs.append({**watch.read(), "stages": stages})
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         Path(self.job["report"]).write_text(json.dumps({**self.report, "measured": runs, "peak_mib": peak}))
 
@@ -57,4 +67,4 @@ def _busy() -> float:
 
 def _own() -> float:
     used = os.times()
-    return used.user + used.system
+    return used.user + used.system + used.children_user + used.children_system

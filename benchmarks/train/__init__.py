@@ -1,0 +1,1 @@
+"""Speed of preparing data and of training; see benchmarks/README.md."""
