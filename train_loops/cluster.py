@@ -1,4 +1,4 @@
-"""The Ray that a job works on, the folder it stands in, and its errors in plain words."""
+"""What all jobs share: their log, the Ray they work on, the folder they stand in, and Ray's errors in plain words."""
 
 from __future__ import annotations
 
@@ -15,8 +15,17 @@ from pathlib import Path
 
 from rocktop_ray.errors import RocktopError, SettingsError
 
+LOGGERS = ("__main__", "actors", "rocktop_ray", "train_loops")
+"""Of this project, and all below them."""
 _SENT_ALONG = "_ray_pkg_"
 """How the names of Ray's copies of working directories begin."""
+
+
+def log_lines() -> None:
+    """What this project tells goes to the standard error stream with its time, of other libraries only warnings."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
+    for room in LOGGERS:
+        logging.getLogger(room).setLevel(logging.INFO)
 
 
 @dataclass(frozen=True)
@@ -110,9 +119,10 @@ def plain_errors(*others: type[Exception]) -> Iterator[None]:
     """
     import ray
 
+    kinds: tuple[type[Exception], ...] = (ray.exceptions.RayError, *others)
     try:
         yield
-    except (ray.exceptions.RayError, *others) as error:
+    except kinds as error:
         cause = plain_error(error)
         if cause is not None:
             raise cause from None

@@ -23,7 +23,7 @@ from rocktop_ray.features.index import RetrievalIndex
 from rocktop_ray.protocols import Array
 from rocktop_ray.store.settings import StorageSettings
 from rocktop_ray.store.storage import Storage, open_storage
-from train_loops.cluster import check_lasting, joined_ray, plain_errors
+from train_loops.cluster import check_lasting, joined_ray, log_lines, plain_errors
 from train_loops.dataset.reader import Dataset
 
 MAX_VECTORS = 200_000
@@ -52,7 +52,7 @@ def build_index(
 
     Slices that overlap share moments of a recording: each moment counts once. Up to ``max_vectors`` units are kept as
     they are. Above it, 10,000 k-means centres take their place, found from a random sample of ``2 * max_vectors``, so
-    that memory does not grow with the dataset: some 16 kB for each of ``max_vectors`` units of 768 numbers. The same
+    that memory does not grow with the dataset: some 12 kB for each of ``max_vectors`` units of 768 numbers. The same
     dataset, seed and number of threads give the same index.
 
     Args:
@@ -185,7 +185,7 @@ def _place(out: str, reach: StorageSettings) -> tuple[Storage, str]:
 
 def _in_ray(order: _Order) -> str:
     def work() -> str:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+        log_lines()
         return order()
 
     with joined_ray(order.threads):
@@ -199,7 +199,7 @@ def _in_ray(order: _Order) -> str:
 
 def main() -> None:
     """The program: errors are one line, with an exit status of their own."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    log_lines()
     try:
         app(standalone_mode=True)
     except RocktopError as error:

@@ -6,7 +6,6 @@ The work is done by ``train_loops.dataset``; here options are read, and Ray is s
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +16,7 @@ from actors.threads import use_threads
 from rocktop_ray.errors import RocktopError, SettingsError, storage_errors
 from rocktop_ray.store.settings import StorageSettings
 from rocktop_ray.store.storage import open_storage
-from train_loops.cluster import check_lasting, joined_ray
+from train_loops.cluster import check_lasting, joined_ray, log_lines
 from train_loops.dataset.build import build_dataset
 from train_loops.dataset.config import DatasetConfig
 from train_loops.dataset.manifest import MANIFEST, Manifest
@@ -111,7 +110,7 @@ def _say(manifest: Manifest, place: str, report: bool) -> None:
 
 def main() -> None:
     """The program: errors are one line, with an exit status of their own."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    log_lines()
     try:
         app(standalone_mode=True)
     except RocktopError as error:

@@ -7,7 +7,6 @@ Alone it uses a Ray of its own, as a job (``ray job submit ... -- python -m trai
 from __future__ import annotations
 
 import difflib
-import logging
 import os
 import re
 import sys
@@ -24,6 +23,7 @@ from yaml import YAMLError
 
 from rocktop_ray.config.training import TrainingConfig
 from rocktop_ray.errors import RocktopError, SettingsError
+from train_loops.cluster import log_lines
 
 CONFIG = "rocktop_ray.config"
 """Package of the YAML files."""
@@ -44,7 +44,7 @@ The same command again goes on with the run where it was.
 
 def main() -> None:
     """The program: errors are one line, with an exit status of their own."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    log_lines()
     if {"--help", "-h"} & set(sys.argv[1:]):
         sys.stdout.write(help_text())
         return
