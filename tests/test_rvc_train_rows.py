@@ -17,7 +17,7 @@ from rocktop_ray.models.rvc.weight_norm import add_weight_norm
 from train_loops.rvc import row_networks
 from train_loops.rvc.recipe import stock, tiny
 from train_loops.rvc.row_networks import decoded, judged
-from train_loops.rvc.rows import run_conv, short_conv, window_conv
+from train_loops.rvc.rows import run_conv, short_conv, spectra_of, window_conv, window_matrix
 from train_loops.rvc.step import PARTS
 
 
@@ -75,7 +75,11 @@ def test_blocks_join(channels, rows, taps, dilation):
 def test_windows_are_strided_convolutions(taps, stride, padding, rows, seed):
     x, weight, bias = given_randoms(seed, (2, rows, 3), (4, 3, taps), (4,))
     expected = F.conv1d(x.mT, weight, bias, stride=stride, padding=padding).mT
-    assert_alike(window_conv(x, weight, bias, stride=stride, padding=padding), expected, [x, weight, bias])
+    assert_alike(
+        window_conv(x, window_matrix(weight), bias, taps=taps, stride=stride, padding=padding),
+        expected,
+        [x, weight, bias],
+    )
 
 
 @pytest.mark.parametrize(("rate", "taps"), [(12, 24), (10, 16), (2, 4), (6, 12), (4, 16), (3, 7)])
@@ -90,8 +94,10 @@ def test_runs_are_transposed_convolutions(rate, taps):
 def test_a_frozen_weight_gets_no_gradient_and_passes_its_inputs_on():
     x, weight, bias = given_randoms(0, (2, 30, 3), (4, 3, 5), (4,))
     (expected,) = torch.autograd.grad(short_conv(x, weight, bias).square().sum(), x)
-    (found,) = torch.autograd.grad(short_conv(x, weight.detach(), bias.detach()).square().sum(), x)
-    assert torch.equal(expected, found)
+    for spectra in (None, spectra_of(weight.detach())):
+        made = short_conv(x, weight.detach(), bias.detach(), spectra=spectra)
+        (found,) = torch.autograd.grad(made.square().sum(), x)
+        assert torch.equal(expected, found)
 
 
 def relative(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -115,6 +121,15 @@ def test_discriminators_judge_the_same_by_rows():
         for made in (found, expected)
     ]
     assert all(relative(one, other) < 1e-4 for one, other in zip(*gradients, strict=True))
+    network.requires_grad_(False)
+    ready: row_networks.Ready = {}
+    for _ in range(2):
+        again = judged(network, wave, ready)
+        assert all(
+            torch.equal(one, other) for a, b in zip(found, again, strict=True) for one, other in zip(a, b, strict=True)
+        )
+        (slope,) = torch.autograd.grad(sum(layer.square().mean() for judge in again for layer in judge), wave)
+        assert relative(slope, gradients[0][0]) < 1e-6
 
 
 @pytest.mark.parametrize("name", ["v2-48k", "v1-40k", "v2-32k"])

@@ -18,8 +18,10 @@ from rocktop_ray.models.rvc.discriminator import (
 )
 from rocktop_ray.models.rvc.hifigan import HifiganDecoder, ResBlock1, ResBlock2
 from train_loops.rvc.losses import Features
-from train_loops.rvc.rows import run_conv, short_conv, window_conv
+from train_loops.rvc.rows import run_conv, short_conv, spectra_of, window_conv, window_matrix
 
+Ready = dict[nn.Module, Tensor]
+"""Weights of convolutions as they are multiplied with."""
 _SHORT_FROM = 16
 """Channels below which transforms would cost more than the products that they save."""
 
@@ -29,11 +31,15 @@ def suits(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
-def judged(discriminator: MultiPeriodDiscriminator, wave: Tensor) -> Features:
-    """``discriminator(wave)``, by rows where that is faster."""
+def judged(discriminator: MultiPeriodDiscriminator, wave: Tensor, ready: Ready | None = None) -> Features:
+    """``discriminator(wave)``, by rows where that is faster.
+
+    ``ready`` keeps what its weights become from one call to the next, for calls between which they do not change, and
+    in which they get no gradients.
+    """
     if not suits(wave):
         return discriminator(wave)
-    return [_judged(judge, wave) for judge in discriminator.discriminators]
+    return [_judged(judge, wave, ready) for judge in discriminator.discriminators]
 
 
 def decoded(decoder: HifiganDecoder, latent: Tensor, speaker: Tensor, sines: Tensor | None) -> Tensor:
@@ -57,29 +63,29 @@ def decoded(decoder: HifiganDecoder, latent: Tensor, speaker: Tensor, sines: Ten
     return torch.tanh(_narrow(decoder.conv_post, F.leaky_relu(x, hifigan.LAST_SLOPE))).mT
 
 
-def _judged(judge: nn.Module, wave: Tensor) -> list[Tensor]:
+def _judged(judge: nn.Module, wave: Tensor, ready: Ready | None) -> list[Tensor]:
     if isinstance(judge, ScaleDiscriminator):
-        return _scale(judge, wave)
+        return _scale(judge, wave, ready)
     assert isinstance(judge, PeriodDiscriminator)
     batch, period = len(wave), judge.period
     folded = F.pad(wave, (0, -wave.shape[2] % period), "reflect").unflatten(2, (-1, period))
     x = folded.transpose(1, 3).reshape(batch * period, -1, 1)  # each column is a signal of its own
     features = []
     for conv in judge.convs:
-        x = F.leaky_relu(_conv(conv, x), SLOPE, inplace=True)
+        x = F.leaky_relu(_conv(conv, x, ready), SLOPE, inplace=True)
         features.append(x)
-    features.append(_conv(judge.conv_post, x))
+    features.append(_conv(judge.conv_post, x, ready))
     return [x.unflatten(0, (batch, period)).permute(0, 3, 2, 1) for x in features]
 
 
-def _scale(judge: ScaleDiscriminator, wave: Tensor) -> list[Tensor]:
+def _scale(judge: ScaleDiscriminator, wave: Tensor, ready: Ready | None) -> list[Tensor]:
     """Grouped convolutions as the module does them, and the others by rows."""
     features, x = [], wave
     for conv in judge.convs[:-1]:
         x = F.leaky_relu(conv(x), SLOPE)
         features.append(x)
-    x = F.leaky_relu(_conv(judge.convs[-1], x.mT), SLOPE, inplace=True)
-    return [*features, x.mT, _conv(judge.conv_post, x).mT]
+    x = F.leaky_relu(_conv(judge.convs[-1], x.mT, ready), SLOPE, inplace=True)
+    return [*features, x.mT, _conv(judge.conv_post, x, ready).mT]
 
 
 def _residual(block: nn.Module, x: Tensor) -> Tensor:
@@ -98,13 +104,21 @@ def _rectified(conv: nn.Module, x: Tensor, residual: Tensor | None = None) -> Te
     return short_conv(x, conv.weight, conv.bias, dilation=conv.dilation[0], slope=hifigan.SLOPE, residual=residual)
 
 
-def _conv(conv: nn.Module, x: Tensor) -> Tensor:
+def _conv(conv: nn.Module, x: Tensor, ready: Ready | None = None) -> Tensor:
     """A convolution, with or without a second axis of size 1, over rows."""
     assert isinstance(conv, nn.Conv1d | nn.Conv2d)
-    weight = conv.weight.flatten(2)
-    if conv.stride[0] == 1 and weight.shape[2] > 1 and min(weight.shape[:2]) >= _SHORT_FROM:
-        return short_conv(x, weight, conv.bias)
-    return window_conv(x, weight, conv.bias, stride=conv.stride[0], padding=_number(conv.padding))
+    outputs, inputs, taps = conv.weight.shape[:3]
+    short = conv.stride[0] == 1 and taps > 1 and min(outputs, inputs) >= _SHORT_FROM
+    made = None
+    if ready is not None:
+        if conv not in ready:
+            with torch.no_grad():
+                ready[conv] = (spectra_of if short else window_matrix)(conv.weight.flatten(2))
+        made = ready[conv]
+    if short:
+        return short_conv(x, conv.weight.flatten(2), conv.bias, spectra=made)
+    matrix = window_matrix(conv.weight.flatten(2)) if made is None else made
+    return window_conv(x, matrix, conv.bias, taps=taps, stride=conv.stride[0], padding=_number(conv.padding))
 
 
 def _narrow(conv: nn.Module, x: Tensor) -> Tensor:

@@ -30,20 +30,32 @@ def short_conv(
     dilation: int = 1,
     slope: float | None = None,
     residual: Tensor | None = None,
+    spectra: Tensor | None = None,
 ) -> Tensor:
     """``conv(leaky_relu(x)) + bias + residual`` with stride 1 and as many rows out as in.
 
     ``x`` is ``[batch, rows, inputs]``, ``weight`` ``[outputs, inputs, taps]`` with odd taps, ``residual`` of the
-    result's shape. Without ``slope`` nothing is rectified.
+    result's shape. Without ``slope`` nothing is rectified. ``spectra``, made before by ``spectra_of``, are taken for
+    the weight, which then gets no gradient.
     """
-    # Taps first: they are what the transforms mix; the matrices stay as they lie.
-    made: Tensor = _Short.apply(x, weight.permute(2, 0, 1).contiguous(), bias, residual, dilation, slope)
+    first = _taps_first(weight) if spectra is None else None
+    made: Tensor = _Short.apply(x, first, spectra, bias, residual, weight.shape[2], dilation, slope)
     return made
 
 
-def window_conv(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int, padding: int) -> Tensor:
-    """A convolution of any stride: ``x`` ``[batch, rows, inputs]``, ``weight`` ``[outputs, inputs, taps]``."""
-    made: Tensor = _Windows.apply(x, weight.permute(0, 2, 1).flatten(1), bias, weight.shape[2], stride, padding)
+def spectra_of(weight: Tensor) -> Tensor:
+    """A weight ``[outputs, inputs, taps]`` at the points of its tiles: ``[groups, points, outputs, inputs]``."""
+    return _spectra(_taps_first(weight), _size(weight.shape[2]))
+
+
+def window_matrix(weight: Tensor) -> Tensor:
+    """A weight ``[outputs, inputs, taps]`` as ``window_conv`` multiplies with it: ``[outputs, taps * inputs]``."""
+    return weight.permute(0, 2, 1).flatten(1)
+
+
+def window_conv(x: Tensor, matrix: Tensor, bias: Tensor | None, *, taps: int, stride: int, padding: int) -> Tensor:
+    """A convolution of any stride: ``x`` ``[batch, rows, inputs]``, ``matrix`` of ``window_matrix``."""
+    made: Tensor = _Windows.apply(x, matrix, bias, taps, stride, padding)
     return made.unflatten(0, (len(x), -1))
 
 
@@ -78,7 +90,7 @@ class _Tiling:
     @property
     def size(self) -> int:
         """Taps per group."""
-        return self.taps if self.taps <= _WHOLE else OUTPUTS
+        return _size(self.taps)
 
     @property
     def groups(self) -> int:
@@ -114,27 +126,32 @@ class _Tiling:
 
 
 class _Short(torch.autograd.Function):
-    """See ``short_conv``; the weight is ``[taps, outputs, inputs]``."""
+    """See ``short_conv``; the weight is ``[taps, outputs, inputs]``, or None if there are spectra."""
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
-        weight: Tensor,
+        weight: Tensor | None,
+        ready: Tensor | None,
         bias: Tensor | None,
         residual: Tensor | None,
+        taps: int,
         dilation: int,
         slope: float | None,
     ) -> Tensor:
-        cut = _Tiling(x.shape[0], x.shape[1], x.shape[2], weight.shape[1], len(weight), dilation)
-        sums, filters, inputs = (each.to(x.dtype) for each in matrices(cut.size))
+        if weight is None:
+            assert ready is not None
+            spectra = ready
+        else:
+            spectra = _spectra(weight, _size(taps))
+        cut = _Tiling(x.shape[0], x.shape[1], x.shape[2], spectra.shape[2], taps, dilation)
+        sums, _, inputs = (each.to(x.dtype) for each in matrices(cut.size))
         padded = x.new_empty(cut.batch, cut.padded, cut.inputs)
         padded[:, : cut.reach].zero_()
         padded[:, cut.reach + cut.rows :].zero_()
         inner = padded[:, cut.reach : cut.reach + cut.rows]
         inner.copy_(x) if slope is None else torch._C._nn.leaky_relu(x, slope, out=inner)
-        grouped = F.pad(weight, (0, 0, 0, 0, 0, cut.groups * cut.size - cut.taps)).unflatten(0, (cut.groups, cut.size))
-        spectra = (filters @ grouped.flatten(2)).unflatten(2, weight.shape[1:])  # [groups, points, outputs, inputs]
         out = x.new_empty(cut.batch, cut.tiles * OUTPUTS * dilation, cut.outputs)
         tiled = out.view(cut.batch, cut.tiles, OUTPUTS, -1)
         for signal, signals, tile, tiles in cut.blocks():
@@ -154,8 +171,8 @@ class _Short(torch.autograd.Function):
                 ready.add_(residual[signal : signal + signals, first:last])
         ctx.cut, ctx.slope = cut, slope
         # What a frozen weight's gradient would need is not kept.
-        kept = padded if weight.requires_grad or slope is not None else None
-        ctx.save_for_backward(kept, spectra if x.requires_grad else None)
+        kept = padded if ctx.needs_input_grad[1] or slope is not None else None
+        ctx.save_for_backward(kept, spectra if ctx.needs_input_grad[0] else None)
         return out if out.shape[1] == cut.rows else out[:, : cut.rows].contiguous()
 
     @staticmethod
@@ -164,7 +181,7 @@ class _Short(torch.autograd.Function):
         padded, spectra = ctx.saved_tensors
         cut, slope = ctx.cut, ctx.slope
         dilation, length = cut.dilation, cut.tiles * OUTPUTS * cut.dilation
-        wants_x, wants_weight, wants_bias, wants_residual = ctx.needs_input_grad[:4]
+        wants_x, wants_weight, _, wants_bias, wants_residual = ctx.needs_input_grad[:5]
         sums, filters, inputs = (each.to(gradient.dtype) for each in matrices(cut.size))
         whole = gradient.contiguous() if length == cut.rows else F.pad(gradient, (0, 0, 0, length - cut.rows))
         tiled = whole.view(cut.batch, cut.tiles, OUTPUTS, -1)
@@ -202,7 +219,24 @@ class _Short(torch.autograd.Function):
         if wants_weight:
             for_weight = (filters.T @ slopes.flatten(2)).flatten(0, 1)[: cut.taps].view(-1, cut.outputs, cut.inputs)
         for_bias = gradient.sum((0, 1)) if wants_bias else None
-        return for_x, for_weight, for_bias, gradient if wants_residual else None, None, None
+        return for_x, for_weight, None, for_bias, gradient if wants_residual else None, None, None, None
+
+
+def _size(taps: int) -> int:
+    """Taps per group."""
+    return taps if taps <= _WHOLE else OUTPUTS
+
+
+def _taps_first(weight: Tensor) -> Tensor:
+    """Taps are what the transforms mix; the matrices stay as they lie, which is far faster than to transpose them."""
+    return weight.permute(2, 0, 1).contiguous()
+
+
+def _spectra(weight: Tensor, size: int) -> Tensor:
+    _, filters, _ = matrices(size)
+    groups = -(-len(weight) // size)
+    grouped = F.pad(weight, (0, 0, 0, 0, 0, groups * size - len(weight))).unflatten(0, (groups, size))
+    return (filters.to(weight.dtype) @ grouped.flatten(2)).unflatten(2, weight.shape[1:])
 
 
 def _values(padded: Tensor, cut: _Tiling, inputs: Tensor, signal: int, signals: int, tile: int, tiles: int) -> Tensor:

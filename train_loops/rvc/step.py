@@ -28,7 +28,7 @@ from train_loops.rvc.draws import draw
 from train_loops.rvc.losses import Counts
 from train_loops.rvc.networks import Rendered, harmonics, prior, render, segments
 from train_loops.rvc.recipe import Recipe
-from train_loops.rvc.row_networks import judged
+from train_loops.rvc.row_networks import Ready, judged
 from train_loops.rvc.spectrogram import Spectra
 
 Part = Literal["discriminator", "generator"]
@@ -249,9 +249,10 @@ class AdversarialStep:
 
     def _hear(self, batch: Batch, rendered: Rendered) -> tuple[losses.Features, losses.Features]:
         """The discriminator's features of true and made waves; only the made ones pass gradients on."""
+        ready: Ready = {}
         with torch.no_grad():
-            real = judged(self.discriminator, self._true_wave(batch, rendered))
-        return real, judged(self.discriminator, rendered.wave)
+            real = judged(self.discriminator, self._true_wave(batch, rendered), ready)
+        return real, judged(self.discriminator, rendered.wave, ready)
 
     def _generator_losses(
         self, batch: Batch, rendered: Rendered, real: losses.Features, made: losses.Features, counts: Counts
