@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,8 +16,9 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from labelled_cluster import LABEL, VENDORS, labelled_cluster
 from safetensors.numpy import load_file
-from training_data import small_dataset, training_config
+from training_data import as_file, small_dataset, training_config
 
 from rocktop_ray.errors import CancelledError, SettingsError, VoiceNotFoundError
 from train_loops.rvc.launch import launch
@@ -108,6 +111,8 @@ def test_it_goes_on_where_it_was_asked_to_end(quick: None, dataset: Path, straig
         launch(config)
     asking.join()
     assert not (run / "anna.pth").exists()
+    snapshot = run / "checkpoints" / "checkpoint_manager_snapshot.json"
+    snapshot.write_bytes(snapshot.read_bytes()[:100])  # as if killed while it was written
     assert launch(config).step == 12
     same_end(run, straight)
     before = {path: path.stat().st_mtime_ns for path in checkpoints(run)}
@@ -149,3 +154,26 @@ def test_another_run_in_the_same_place_is_refused(dataset: Path, straight: Path)
             launch(training_config(dataset, out, **changes))
         assert told in caught.value.message
     assert (straight / RECORD).read_bytes() == before
+
+
+def test_a_mixed_run_goes_on_without_a_lost_node(dataset: Path, tmp_path: Path) -> None:
+    """By its command line, on nodes labelled as two vendors; the first of them is taken away."""
+    labels = [f"{LABEL}={vendor}" for vendor in VENDORS]
+    config = training_config(
+        dataset, tmp_path / "out", stop={"steps": 40}, workers={"count": 2, "least": 1, "labels": labels}
+    )
+    as_file(config, tmp_path / "my" / "run.yaml")
+    run = tmp_path / "out" / "anna"
+    command = [sys.executable, "-m", "train_loops.rvc", "--config-dir", "my", "--config-name", "run"]
+    with labelled_cluster() as (environment, lose):
+        environment["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.25"
+        losing = once(lambda: bool(checkpoints(run)), lose)
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
+        losing.join()
+    log = done.stdout + done.stderr
+    assert done.returncode == 0, log[-5000:]
+    began = [line for line in log.splitlines() if "anna: step" in line]
+    assert "step 0" in began[0] and "(nvidia cpu" in began[0] and "(amd cpu" in began[0]
+    assert "step 0" not in began[-1] and "nvidia" not in began[-1] and "(amd cpu" in began[-1]
+    assert sorted(losses(run)) == list(range(4, 41, 4))
+    assert (run / "anna.pth").exists()

@@ -19,6 +19,7 @@ from ray.train import Checkpoint
 from rocktop_ray.errors import ObjectMissingError
 from rocktop_ray.store.storage import Storage
 from train_loops.rvc.checkpoints import Progress, restore, save
+from train_loops.rvc.record import check_latest
 from train_loops.rvc.step import AdversarialStep
 
 FOLDER = "checkpoints"
@@ -36,14 +37,15 @@ _log = logging.getLogger(__name__)
 class RayKeeper:
     """Hands checkpoints to Ray Train; see ``loop.Keeper``."""
 
-    def __init__(self, run: Storage, rank: int) -> None:
-        self._run, self._rank = run, rank
+    def __init__(self, run: Storage, rank: int, attempt: str) -> None:
+        self._run, self._rank, self._attempt = run, rank, attempt
 
     def save(self, step: AdversarialStep, progress: Progress, metrics: dict[str, float]) -> None:
-        """All workers meet in it, while the first one writes. Raises StorageError."""
+        """All workers meet in it, while the first one writes. Raises TrainingError if it was replaced, StorageError."""
         if self._rank:
             ray.train.report({})
             return
+        check_latest(self._run, self._attempt)
         name = f"step-{progress.step:010}-{secrets.token_hex(4)}"  # a step may be saved again by another attempt
         with tempfile.TemporaryDirectory(prefix="rocktop-") as folder:
             save(Path(folder) / FILE, step, progress)

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from urllib.parse import quote
 
 from rocktop_ray.config.training import TrainingConfig
-from rocktop_ray.errors import CancelledError, RocktopError
+from rocktop_ray.errors import CancelledError, RocktopError, SettingsError
 from rocktop_ray.store.settings import StorageSettings
 from rocktop_ray.store.storage import Storage, open_storage
 from train_loops.cluster import check_lasting, joined_ray
@@ -44,7 +44,7 @@ def launch(config: TrainingConfig) -> Finished:
     else:
         record.write(run)
         try:
-            outcome = _train(config, run, reach)
+            outcome = _train(config, run, reach, record.attempt)
         except RocktopError:
             mark_ended(config, run, "FAILED")  # workers that were killed could not
             raise
@@ -65,18 +65,22 @@ def run_storage(config: TrainingConfig, reach: StorageSettings) -> Storage:
     return open_storage(f"{out}/{name}", reach)
 
 
-def _train(config: TrainingConfig, run: Storage, reach: StorageSettings) -> Outcome:
+def _train(config: TrainingConfig, run: Storage, reach: StorageSettings, attempt: str) -> Outcome:
     workers = config.workers
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # paths in the settings are those of this folder
     with joined_ray(workers.count * workers.threads) as joined:
         from train_loops.rvc.kept import mend  # they import Ray, which reads its environment then
-        from train_loops.rvc.ray_train import check_own, fit
+        from train_loops.rvc.ray_train import fit, shortage
         from train_loops.rvc.worker import Work
 
+        lacking = shortage(workers)
+        if lacking and joined.own:
+            raise SettingsError(f"on this machine {lacking}; RAY_ADDRESS names a cluster", stage="training")
+        if lacking:
+            _log.warning("in the cluster %s: waiting until that is there", lacking)
         if joined.own:
-            check_own(workers)
             os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
         asked = Asked(run)
         asked.forget()
         with ended_by_signal(asked):  # in here, since Ray has set its own when it was joined
-            return fit(Work(config, run, reach, fallback=mend(run)), own=joined.own)
+            return fit(Work(config, run, reach, attempt, mend(run)), own=joined.own)

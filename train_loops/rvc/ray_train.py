@@ -8,22 +8,14 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.train import (
-    CheckpointConfig,
-    ControllerError,
-    FailureConfig,
-    LoggingConfig,
-    Result,
-    RunConfig,
-    ScalingConfig,
-    TrainingFailedError,
-    UserCallback,
-    WorkerGroupError,
-)
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
+from ray.train.v2.api.callback import UserCallback
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from rocktop_ray.config.training import WorkersConfig
-from rocktop_ray.errors import CancelledError, RocktopError, SettingsError, TrainingError, WorkerLostError
+from rocktop_ray.errors import CancelledError, RocktopError, TrainingError, WorkerLostError
 from train_loops.cluster import plain_error
 from train_loops.rvc.callbacks import Outcome
 from train_loops.rvc.kept import FOLDER
@@ -44,12 +36,7 @@ def fit(work: Work, *, own: bool = False) -> Outcome:
     trainer = (_OwnTrainer if own else TorchTrainer)(
         lambda: train(work),
         torch_config=GlooConfig(backend="gloo", timeout_s=max(1, round(workers.timeout))),
-        scaling_config=_AnyLabel(
-            num_workers=(workers.least, workers.count) if 0 < workers.least < workers.count else workers.count,
-            use_gpu=workers.gpu,
-            resources_per_worker={"CPU": workers.threads, **({"GPU": 1} if workers.gpu else {})},
-            label_selector=selectors(workers) or None,
-        ),
+        scaling_config=scaling(workers),
         run_config=RunConfig(
             name=FOLDER,
             storage_path="",
@@ -61,7 +48,7 @@ def fit(work: Work, *, own: bool = False) -> Outcome:
         ),
     )
     try:
-        result: Result = trainer.fit()
+        result: Any = trainer.fit()
     except (TrainingFailedError, RayError) as error:
         raise told(error) from error
     except SystemExit as error:  # what Ray Train makes of Ctrl-C, after it has ended the workers
@@ -69,9 +56,14 @@ def fit(work: Work, *, own: bool = False) -> Outcome:
     return outcome_from(result.return_value)
 
 
-def selectors(workers: WorkersConfig) -> list[dict[str, str]]:
-    """Node labels for each worker, as Ray wants them."""
-    return [dict([label.split("=", 1)]) for label in workers.labels]
+def scaling(workers: WorkersConfig) -> ScalingConfig:
+    """Who works, in Ray Train's words."""
+    return _AnyLabel(
+        num_workers=(workers.least, workers.count) if 0 < workers.least < workers.count else workers.count,
+        use_gpu=workers.gpu,
+        resources_per_worker={"CPU": workers.threads, **({"GPU": 1} if workers.gpu else {})},
+        label_selector=[dict([label.split("=", 1)]) for label in workers.labels] or None,
+    )
 
 
 def any_of(selectors: list[dict[str, str]]) -> dict[str, str] | None:
@@ -83,17 +75,17 @@ def any_of(selectors: list[dict[str, str]]) -> dict[str, str] | None:
     return {key: f"in({','.join(sorted({selector[key] for selector in selectors}))})"}
 
 
-def check_own(workers: WorkersConfig) -> None:
-    """Refuse what a Ray of this machine alone never has, on which a run would wait for ever. Raises SettingsError."""
-    have = ray.cluster_resources().get("GPU", 0)
-    if workers.gpu and have < max(1, workers.least or workers.count):
-        raise SettingsError(
-            f"this machine has {have:g} GPUs, {workers.count} are wanted: give workers.gpu=false, or a cluster's "
-            "RAY_ADDRESS",
-            stage="training",
-        )
-    if workers.labels:
-        raise SettingsError("workers.labels name nodes of a cluster: give its RAY_ADDRESS", stage="training")
+def shortage(workers: WorkersConfig) -> str:
+    """What the fewest workers of a run want and Ray has not now; empty if it has all."""
+    there, count = ray.cluster_resources(), workers.least or workers.count
+    for name, each in (("CPU", workers.threads), ("GPU", int(workers.gpu))):
+        if there.get(name, 0) < each * count:
+            return f"{count} workers want {each * count} {name}s and {there.get(name, 0):g} are there"
+    found = [f"{key}={value}" for node in ray.nodes() if node["Alive"] for key, value in node["Labels"].items()]
+    lacking = sorted(set(workers.labels) - set(found))
+    if len(set(workers.labels) & set(found)) < min(count, len(set(workers.labels))):
+        return f"no node has the label {' or '.join(lacking)}"
+    return ""
 
 
 class _OwnTrainer(TorchTrainer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -30,20 +31,23 @@ class Record:
     """``Recipe.as_mapping``, fitted to the dataset."""
     dataset: str
     """Fingerprint."""
+    attempt: str
+    """Drawn for each start: an earlier one that still works sees that it was replaced."""
     outcome: dict[str, Any] | None = None
     """How it ended; None while it has not."""
 
     @classmethod
     def of(cls, config: TrainingConfig, recipe: Recipe, fingerprint: str) -> Record:
         """Of a start."""
-        return cls(_plain(public(config.as_mapping())), _plain(recipe.as_mapping()), fingerprint)
+        settings = _plain(public(config.as_mapping()))
+        return cls(settings, _plain(recipe.as_mapping()), fingerprint, secrets.token_hex(8))
 
     @classmethod
     def read(cls, run: Storage) -> Record | None:
         """None if there is no run. Raises TrainingError if the file cannot be used, StorageError."""
         try:
             values = json.loads(run.read(RECORD, limit=_LIMIT))
-            return cls(values["settings"], values["recipe"], values["dataset"], values["outcome"])
+            return cls(**{key: values[key] for key in ("settings", "recipe", "dataset", "attempt", "outcome")})
         except ObjectMissingError:
             return None
         except (ValueError, KeyError, TypeError) as error:
@@ -90,6 +94,17 @@ class Record:
         if second:
             old, new = {second: old.get(second)}, {second: new[second]}
         return [(f"{first}.{name}", *both) for name, *both in _differences(old, new)]
+
+
+def check_latest(run: Storage, attempt: str) -> None:
+    """Raises TrainingError if the run was started again since, or is not to be seen from here; StorageError."""
+    found = Record.read(run)
+    if found is None:
+        raise TrainingError(
+            f"this worker's machine does not see {run.url}: give an out that all machines share, e.g. s3://bucket/prefix"
+        )
+    if found.attempt != attempt:
+        raise TrainingError(f"the run at {run.url} was started anew elsewhere, which goes on with it: this one ends")
 
 
 def outcome_from(values: Mapping[str, Any]) -> Outcome:

@@ -14,9 +14,10 @@ from ray.train.torch import get_device
 
 from actors.threads import use_threads
 from rocktop_ray.config.training import TrainingConfig
-from rocktop_ray.errors import RocktopError, SettingsError
+from rocktop_ray.errors import RocktopError
 from rocktop_ray.store.settings import StorageSettings
 from rocktop_ray.store.storage import Storage
+from train_loops.cluster import LOGGERS
 from train_loops.dataset.reader import Dataset
 from train_loops.exchange.groups import Groups, join
 from train_loops.exchange.state import send_state
@@ -28,7 +29,7 @@ from train_loops.rvc.history import History
 from train_loops.rvc.kept import RayKeeper, restore_latest
 from train_loops.rvc.loop import TrainLoop, send_progress
 from train_loops.rvc.networks import fresh
-from train_loops.rvc.record import RECORD
+from train_loops.rvc.record import check_latest
 from train_loops.rvc.resolve import recipe_for
 from train_loops.rvc.starting import begin
 from train_loops.rvc.step import PARTS, AdversarialStep
@@ -50,6 +51,8 @@ class Work:
     run: Storage
     """``out/name``."""
     reach: StorageSettings
+    attempt: str
+    """Of ``Record``."""
     fallback: str = ""
     """Name of the checkpoint to begin with if Ray Train knows none; see ``kept.mend``."""
 
@@ -59,7 +62,7 @@ def train(work: Work) -> dict[str, Any]:
     config = work.config
     use_threads(config.workers.threads)
     _tidy_log()
-    _check_shared(work.run)
+    check_latest(work.run, work.attempt)
     device = get_device()
     try:
         with ExitStack() as stack:
@@ -91,7 +94,7 @@ def _train(work: Work, device: torch.device, groups: Groups, stack: ExitStack) -
         step,
         dataset.training,
         groups,
-        keeper=RayKeeper(work.run, groups.rank),
+        keeper=RayKeeper(work.run, groups.rank, work.attempt),
         judge=validator_for(recipe, dataset, config.validation, content_name=units) if first else None,
         tell=fabric.call,
         facts=facts,
@@ -136,15 +139,9 @@ def _vendor(device: torch.device) -> str | None:
 
 
 def _tidy_log() -> None:
-    """Lines with the time, and none of Ray's own but warnings."""
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        handler.addFilter(lambda record: record.levelno >= logging.WARNING or "/ray/" not in record.pathname)
-
-
-def _check_shared(run: Storage) -> None:
-    if not run.exists(RECORD):
-        raise SettingsError(
-            f"this worker's machine does not see {run.url}: give an out that all machines share, e.g. s3://bucket/prefix",
-            stage="training",
-        )
+    """Lines with the time, and none of other libraries' but warnings."""
+    console = logging.StreamHandler()
+    console.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    console.addFilter(lambda record: record.levelno >= logging.WARNING or record.name.split(".")[0] in LOGGERS)
+    root = logging.getLogger()
+    root.handlers = [each for each in root.handlers if not isinstance(each, logging.StreamHandler)] + [console]
