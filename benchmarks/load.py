@@ -23,12 +23,12 @@ class Watch:
     """Time and foreign load since it was made."""
 
     def __init__(self) -> None:
-        self._busy, self._own, self._began = _busy(), _own(), time.perf_counter()
+        self._busy, self._own, self._began = busy_seconds(), _own(), time.perf_counter()
 
     def read(self) -> dict[str, float]:
         """``seconds``, and ``foreign``: cores that others used meanwhile (children that have ended count as own)."""
         seconds = time.perf_counter() - self._began
-        return {"seconds": seconds, "foreign": max(0.0, (_busy() - self._busy) - (_own() - self._own)) / seconds}
+        return {"seconds": seconds, "foreign": max(0.0, (busy_seconds() - self._busy) - (_own() - self._own)) / seconds}
 
 
 class Meter:
@@ -59,7 +59,7 @@ def resident_mib() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def _busy() -> float:
+def busy_seconds() -> float:
     """CPU seconds of the whole machine since boot, without idling and waiting for disks."""
     user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:])
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
