@@ -57,8 +57,11 @@ def test_latent_of_blocks_is_that_of_the_whole(data: st.DataObject) -> None:
         parts.append(latent)
     joined = np.concatenate([*parts, stream.early(state)], axis=1)
     assert np.abs(joined[:, -frames:] - whole).max() <= TOLERANCE
-    some = stream.early(state, 5)
-    assert np.abs(some - stream.early(state)[:, : some.shape[1]]).max() <= TOLERANCE
+    for most in (1, 5, 30, 45):
+        for last in (1, most):
+            some = stream.early(state, most, last)
+            assert some.shape[1] == last
+            assert np.abs(some - stream.early(state)[:, most - last : most]).max() <= TOLERANCE
 
 
 @settings(max_examples=15, deadline=None)

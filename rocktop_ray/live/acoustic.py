@@ -110,6 +110,8 @@ class SingerAcoustic:
         if ahead:
             coming, more = stream.step(after, units[fresh:], melody.filled[fresh:], voiced[fresh:], speaker)
             parts.append(more)
+        if ahead + fresh <= stream.lag:
+            return after, stream.early(coming, stream.lag - ahead, fresh)
         parts.append(stream.early(coming, max(0, stream.lag - ahead)))
         return after, np.concatenate(parts, axis=1)[:, stream.lag : stream.lag + fresh]
 

@@ -1,7 +1,7 @@
-"""Content units of a stream: a window of the audio goes through an encoder that needs what is before and after.
+"""Content units of a stream, from encoders that see a whole take offline.
 
-The encoders that ship see a whole take. Here they see the audio's last seconds; units near the window's end are made
-without what follows, and are made again when it is there.
+The Whisper encoder keeps what it has computed. Any other runs over a window of the audio's last seconds. Either way
+units are made with a stated look-ahead, and those beyond it, which are made without what follows, are made again.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from rocktop_ray.features.content.whisper import WhisperEncoder
+from rocktop_ray.models.whisper_stream import UNIT, WhisperState
 from rocktop_ray.protocols import Array, ContentEncoder
 
 _FORGETS = 3000.0
@@ -20,47 +22,72 @@ _TRUSTED = 150.0
 
 
 @dataclass(frozen=True)
-class ContentState:
-    """Mean and variance of the units so far, where units are normalised over the take: ``[dim]`` in float64."""
+class NormState:
+    """Mean and variance of the units so far, ``[dim]`` in float64."""
 
     count: float
     mean: np.ndarray
     variance: np.ndarray
 
 
-class ContentWindow:
-    """An encoder over windows of a stream. Units that it normalises over a take are normalised over the stream."""
+@dataclass(frozen=True)
+class ContentState:
+    """What an encoder remembers, where it is one that does."""
 
-    def __init__(self, encoder: ContentEncoder) -> None:
-        self._encoder = encoder
-        self._normalised = isinstance(encoder, WhisperEncoder)
+    encoder: WhisperState | None = None
+    norm: NormState | None = None
+
+
+class ContentWindow:
+    """An encoder over windows of a stream. Units that it normalises over a take are normalised over the stream.
+
+    Args:
+        encoder: any content encoder.
+        left: units of context before the new ones.
+    """
+
+    def __init__(self, encoder: ContentEncoder, left: int) -> None:
+        self._encoder, self._left = encoder, left
+        self._stream = encoder.stream(left) if isinstance(encoder, WhisperEncoder) else None
+        self.needs = left * UNIT if self._stream is None else self._stream.needs
+        """Samples at 16 kHz before the new ones that ``step`` must be given."""
 
     def begin(self) -> ContentState:
         """Nothing heard yet."""
-        dim = self._encoder.spec.dim if self._normalised else 0
-        return ContentState(0.0, np.zeros(dim), np.zeros(dim))
+        if not isinstance(self._encoder, WhisperEncoder):
+            return ContentState()
+        dim = self._encoder.spec.dim
+        norm = NormState(0.0, np.zeros(dim), np.zeros(dim))
+        return ContentState(None if self._stream is None else self._stream.begin(), norm)
 
-    def step(self, state: ContentState, audio: Array, first: int, count: int) -> tuple[ContentState, Array]:
-        """Audio ``[2 n * 160]`` at 16 kHz -> units ``[n, dim]``; ``count`` from ``first`` on are new to the stream.
+    def step(self, state: ContentState, audio: Array, fresh: int, ahead: int) -> tuple[ContentState, Array]:
+        """Audio ``[needs + (fresh + ahead) * 320]`` at 16 kHz -> units ``[fresh + ahead, dim]``.
 
         An encoder may come out a unit short; its last one then stands twice.
         """
-        wanted = len(audio) // 320
+        count = fresh + ahead
+        if state.encoder is not None and self._stream is not None:
+            encoder, features = self._stream.step(state.encoder, torch.from_numpy(audio), fresh, ahead)
+            return self._normalised(encoder, state.norm, features.numpy(), fresh)
         if isinstance(self._encoder, WhisperEncoder):
-            units = self._encoder.features(audio)[:wanted]
-            state = _heard(state, units[first : first + count])
-            own_mean, own_variance = units.mean(0, dtype=np.float64), units.var(0, dtype=np.float64)
-            share = min(1.0, state.count / _TRUSTED)
-            mean = share * state.mean + (1 - share) * own_mean
-            variance = share * state.variance + (1 - share) * own_variance
-            units = ((units - mean) / np.maximum(np.sqrt(variance), 1e-5)).astype(np.float32)
-        else:
-            units = self._encoder.encode(audio)[:wanted]
-        missing = wanted - len(units)
-        return state, np.concatenate([units, np.repeat(units[-1:], missing, axis=0)]) if missing else units
+            features = self._encoder.features(audio)[self._left : self._left + count]
+            return self._normalised(None, state.norm, features, fresh)
+        units = self._encoder.encode(audio)
+        missing = max(0, self._left + count - len(units))
+        return state, np.concatenate([units, np.repeat(units[-1:], missing, axis=0)])[self._left : self._left + count]
+
+    def _normalised(
+        self, encoder: WhisperState | None, norm: NormState | None, features: Array, fresh: int
+    ) -> tuple[ContentState, Array]:
+        """Features ``[fresh + ahead, dim]`` against the stream's mean and variance; early on also those ahead count."""
+        assert norm is not None
+        after = _heard(norm, features[:fresh])
+        used = after if after.count > _TRUSTED else _heard(norm, features)
+        units = ((features - used.mean) / np.maximum(np.sqrt(used.variance), 1e-5)).astype(np.float32)
+        return ContentState(encoder, after), units
 
 
-def _heard(state: ContentState, units: Array) -> ContentState:
+def _heard(state: NormState, units: Array) -> NormState:
     """Mean and variance with ``units`` ``[n, dim]``, the past counting for at most ``_FORGETS``."""
     before, fresh = min(state.count, _FORGETS), len(units)
     total = before + fresh
@@ -68,4 +95,4 @@ def _heard(state: ContentState, units: Array) -> ContentState:
     apart = mean - state.mean
     joint = state.mean + apart * fresh / total
     spread = (before * state.variance + fresh * variance) / total + apart**2 * before * fresh / total**2
-    return ContentState(total, joint, spread)
+    return NormState(total, joint, spread)

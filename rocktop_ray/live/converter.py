@@ -43,17 +43,20 @@ class LiveLayout:
     Attributes:
         hop: frames that are converted at a time, 2..100.
         ahead: frames that encoder, extractor and acoustic model hear after the newest converted one, 0..100.
-        left: frames before that the encoder and the extractor hear, 20..1000.
+        left: frames before that the encoder hears, 20..1000.
+        pitch_left: frames before that the extractor hears, 4..1000.
         acoustic_left: frames before that an acoustic model without a streaming form gets, 20..1000.
     """
 
     hop: int = 10
     ahead: int = 10
     left: int = 150
+    pitch_left: int = 30
     acoustic_left: int = 60
 
     def __post_init__(self) -> None:
         ranges = {"hop": (2, 100), "ahead": (0, _OFFSET), "left": (20, 1000), "acoustic_left": (20, 1000)}
+        ranges["pitch_left"] = (4, 1000)
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high or value % 2:
@@ -70,7 +73,7 @@ class LiveState:
     filtered: np.ndarray
     """State of the high-pass."""
     audio: Array
-    """The last of the take at 16 kHz: ``[(left + ahead) * 160]``."""
+    """The last of the take at 16 kHz, as much as is heard again."""
     take: Array
     """The last of the take at 48 kHz, as much as the stream is late."""
     content: ContentState
@@ -97,8 +100,9 @@ class LiveConverter:
         self._into = StreamResampler(TAKE_RATE, ENCODER_RATE)
         self._out_of = StreamResampler(spec.sample_rate, TAKE_RATE)
         self._highpass = signal.butter(5, CUTOFF, btype="high", fs=ENCODER_RATE, output="sos")
-        self._content = ContentWindow(parts.encoder)
+        self._content = ContentWindow(parts.encoder, self.layout.left // 2)
         self._melody = None if parts.extractor is None or not spec.uses_f0 else MelodyWindow(parts.extractor)
+        self._before = max(self._content.needs, self.layout.pitch_left * FRAME)
         self._acoustic = acoustic_stream(parts.voice, self.layout.acoustic_left)
         self._vocoder = vocoder_stream(parts.voice)
         late = (self._vocoder.delay + self._out_of.delay) * TAKE_RATE / spec.sample_rate
@@ -115,7 +119,7 @@ class LiveConverter:
             0,
             self._into.begin(),
             np.zeros((len(self._highpass), 2)),
-            np.zeros((layout.left + layout.ahead) * FRAME, np.float32),
+            np.zeros(self._before + layout.ahead * FRAME, np.float32),
             np.zeros(self.delay, np.float32),
             self._content.begin(),
             MelodyState(np.zeros(0, np.float32), 0.0) if self._melody is None else self._melody.begin(),
@@ -181,14 +185,15 @@ class LiveConverter:
             silent = np.zeros(wanted, np.float32)
             melody_state, melody = state.melody, Melody(silent, silent + np.float32(DEFAULT_HZ))
         else:
-            melody_state, melody = self._melody.step(state.melody, audio, fresh, layout.ahead, settings)
-        content_state, units = self._content.step(state.content, audio, layout.left // 2, fresh // 2)
-        own = units[-wanted // 2 :]
-        heard = own
+            heard = audio[self._before - layout.pitch_left * FRAME :]
+            melody_state, melody = self._melody.step(state.melody, heard, fresh, layout.ahead, settings)
+        heard = audio[self._before - self._content.needs :]
+        content_state, own = self._content.step(state.content, heard, fresh // 2, layout.ahead // 2)
+        blended = own
         if parts.index is not None and settings.index_rate > 0:
-            heard = parts.index.search_blend(own, settings.index_rate)
-        doubled = np.repeat(heard, 2, axis=0)
-        if heard is not own and self._melody is not None and settings.protect < 0.5:
+            blended = parts.index.search_blend(own, settings.index_rate)
+        doubled = np.repeat(blended, 2, axis=0)
+        if blended is not own and self._melody is not None and settings.protect < 0.5:
             doubled = blend_protected(doubled, np.repeat(own, 2, axis=0), melody.f0, settings.protect)
         noise = KeptNoise(settings.seed)
         row = _OFFSET + state.frames - layout.ahead

@@ -17,6 +17,7 @@ import torch
 from rocktop_ray.errors import AudioError, VoiceFormatError
 from rocktop_ray.features.content.ctranslate2 import FORMAT
 from rocktop_ray.models.whisper import MAX_FRAMES, MEL_WINDOW, LogMel, WhisperConfig, WhisperEncoderNet
+from rocktop_ray.models.whisper_stream import WhisperStream
 from rocktop_ray.protocols import Array, ContentSpec
 
 OVERLAP = 200
@@ -41,6 +42,10 @@ class WhisperEncoder:
     def spec(self) -> ContentSpec:
         """Name and width of the units."""
         return self._spec
+
+    def stream(self, left: int) -> WhisperStream | None:
+        """The streaming form of ``features``, with ``left`` units of context; None off the processor."""
+        return WhisperStream(self._net, self._mel, left) if self._device.type == "cpu" else None
 
     def encode(self, audio: Array) -> Array:
         """Audio ``[samples]`` at 16 kHz, at least 400 -> units ``[(samples // 160 + 1) // 2, dim]``.

@@ -72,21 +72,27 @@ class NetStream:
         return NetState(state.frames + len(units), tuple(kept)), self._leaving(x)
 
     @torch.inference_mode()
-    def early(self, state: NetState, most: int | None = None) -> Array:
+    def early(self, state: NetState, most: int | None = None, last: int | None = None) -> Array:
         """The latent frames that wait, ``[latent_dim, lag]``, as if the take ended here; the state stays.
 
-        ``most`` gives only the oldest so many. What lies before frame 0 means nothing.
+        ``most`` gives only the oldest so many, ``last`` only the newest so many of those. What lies before frame 0
+        means nothing.
         """
+        most = self.lag if most is None else most
+        last = most if last is None else last
+        stop = state.frames - self.lag + most
         x = torch.zeros(0, self._net.config.width)
-        low, wanted = state.frames, self.lag if most is None else most
+        settled = first = state.frames  # where the stream's own rows end, and where those of x begin
         after = self.lag
         for block, reach, held in zip(self._net.blocks, self._reaches, state.blocks, strict=True):
-            low, after = low - reach, after - reach
-            end = min(state.frames, state.frames - self.lag + wanted + after)
-            joined = torch.cat([held, x, torch.zeros(reach, x.shape[1])])
-            x = _block(block, joined[: end - low + 2 * reach])
-            if low < 0:
-                x[:-low] = 0
+            if first == settled:
+                x, first = torch.cat([held, x]), settled - 2 * reach
+            settled, after = settled - reach, after - reach
+            begin, end = max(settled, stop - last - after), min(state.frames, stop + after)
+            x = torch.cat([x, torch.zeros(reach, x.shape[1])])[begin - reach - first : end + reach - first]
+            x, first = _block(block, x), begin
+            if first < 0:
+                x[:-first] = 0
         return self._leaving(x)
 
     def _entering(self, units: Array, f0: Array, voiced: Array, speaker: int) -> Tensor:
