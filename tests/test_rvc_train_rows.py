@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from toy_training import toy_batch, toy_recipe, toy_step
 
 from rocktop_ray.models.rvc.discriminator import DiscriminatorConfig, MultiPeriodDiscriminator
+from rocktop_ray.models.rvc.flow import Flow, PosteriorEncoder
 from rocktop_ray.models.rvc.hifigan import HifiganDecoder
 from rocktop_ray.models.rvc.weight_norm import add_weight_norm
 from train_loops.rvc import row_networks
 from train_loops.rvc.recipe import stock, tiny
-from train_loops.rvc.row_networks import decoded, judged
+from train_loops.rvc.row_networks import decoded, flowed, judged, posterior
 from train_loops.rvc.rows import run_conv, short_conv, spectra_of, window_conv, window_matrix
 from train_loops.rvc.step import PARTS
 
@@ -153,6 +154,27 @@ def test_decoders_make_the_same_wave_by_rows(name, kind):
     assert relative(found, expected) < 1e-5
     gradients = [torch.autograd.grad(wave.square().sum(), leaves) for wave in (found, expected)]
     assert all(relative(one, other) < 1e-4 for one, other in zip(*gradients, strict=True))
+
+
+def test_encoder_and_flow_are_the_same_by_rows():
+    """Lengths differ: what lies in the padding counts nowhere."""
+    config = replace(tiny().synthesizer, inter_channels=32, hidden_channels=24)
+    torch.manual_seed(0)
+    encoder, flow = PosteriorEncoder(config), Flow(config)
+    for network in (encoder, flow):
+        add_weight_norm(network)
+    spectrogram = torch.randn(2, config.spec_channels, 45)
+    speaker = torch.randn(2, config.gin_channels, 1)
+    mask = (torch.arange(45) < torch.tensor([[45], [31]]))[:, None].float()
+    latent = torch.randn(2, 32, 45, requires_grad=True)
+    for network, heard, by_rows in ((encoder, spectrogram, posterior), (flow, latent, flowed)):
+        found, expected = by_rows(network, heard, speaker, mask), network(heard, speaker, mask)
+        if network is encoder:
+            found, expected = torch.cat(found), torch.cat(expected)
+        assert relative(found, expected) < 1e-5
+        leaves = list(network.parameters())
+        gradients = [torch.autograd.grad(made.square().sum(), leaves) for made in (found, expected)]
+        assert all(relative(one, other) < 1e-4 for one, other in zip(*gradients, strict=True))
 
 
 def test_a_step_by_rows_is_the_step_of_the_modules(monkeypatch):

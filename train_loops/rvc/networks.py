@@ -17,7 +17,7 @@ from rocktop_ray.models.rvc.weight_norm import add_weight_norm
 from train_loops.rvc.batches import Batch
 from train_loops.rvc.draws import Draws
 from train_loops.rvc.recipe import Recipe
-from train_loops.rvc.row_networks import decoded
+from train_loops.rvc.row_networks import decoded, flowed, posterior
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ def segments(values: Tensor, starts: tuple[int, ...], length: int, unit: int = 1
 def render(generator: Synthesizer, recipe: Recipe, batch: Batch, draws: Draws) -> Rendered:
     """Spectrogram -> posterior -> latent; a segment of it through the decoder. Padding does not count."""
     speaker = generator.speaker(batch.speaker)
-    mean, log_scale = generator.enc_q(batch.spectrogram, speaker, batch.mask)
+    mean, log_scale = posterior(generator.enc_q, batch.spectrogram, speaker, batch.mask)
     latent = (mean + draws.posterior * log_scale.exp()) * batch.mask
     heard = segments(latent, draws.starts, recipe.segment_frames)
     decoder, sines = generator.dec, None
@@ -105,5 +105,5 @@ def render(generator: Synthesizer, recipe: Recipe, batch: Batch, draws: Draws) -
 def prior(generator: Synthesizer, batch: Batch, rendered: Rendered) -> Prior:
     """Units and pitch -> prior; the latent through the flow to its side."""
     mean, log_scale = generator.enc_p(batch.units, batch.pitch, batch.mask)
-    latent = generator.flow(rendered.latent, generator.speaker(batch.speaker), batch.mask)
+    latent = flowed(generator.flow, rendered.latent, generator.speaker(batch.speaker), batch.mask)
     return Prior(latent, mean, log_scale)

@@ -1,4 +1,4 @@
-"""Discriminator and decoder over rows (``rows``): what the modules compute, faster where a processor trains in float32.
+"""The networks of a step over rows (``rows``): what their modules compute, faster where a processor trains in float32.
 
 The modules keep the weights; their own ``forward`` is what runs elsewhere, and what tests compare with.
 """
@@ -16,6 +16,7 @@ from rocktop_ray.models.rvc.discriminator import (
     PeriodDiscriminator,
     ScaleDiscriminator,
 )
+from rocktop_ray.models.rvc.flow import Coupling, Flow, PosteriorEncoder, WaveNet
 from rocktop_ray.models.rvc.hifigan import HifiganDecoder, ResBlock1, ResBlock2
 from train_loops.rvc.losses import Features
 from train_loops.rvc.rows import run_conv, short_conv, spectra_of, window_conv, window_matrix
@@ -61,6 +62,54 @@ def decoded(decoder: HifiganDecoder, latent: Tensor, speaker: Tensor, sines: Ten
             total = total + _residual(block, x)
         x = total / blocks
     return torch.tanh(_narrow(decoder.conv_post, F.leaky_relu(x, hifigan.LAST_SLOPE))).mT
+
+
+def posterior(encoder: PosteriorEncoder, spectrogram: Tensor, speaker: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """``encoder(spectrogram, speaker, mask)``, by rows where that is faster."""
+    if not suits(spectrogram):
+        mean, log_scale = encoder(spectrogram, speaker, mask)
+        return mean, log_scale
+    counts = mask.mT
+    x = _gated(encoder.enc, _one(encoder.pre, spectrogram.mT) * counts, speaker, counts)
+    mean, log_scale = (_one(encoder.proj, x) * counts).mT.chunk(2, 1)
+    return mean, log_scale
+
+
+def flowed(flow: Flow, latent: Tensor, speaker: Tensor, mask: Tensor) -> Tensor:
+    """``flow(latent, speaker, mask)``, by rows where that is faster."""
+    if not suits(latent):
+        x: Tensor = flow(latent, speaker, mask)
+        return x
+    counts, x = mask.mT, latent.mT
+    for coupling in flow.flows.values():
+        assert isinstance(coupling, Coupling)
+        first, second = x.chunk(2, 2)
+        shift = _one(coupling.post, _gated(coupling.enc, _one(coupling.pre, first) * counts, speaker, counts))
+        x = torch.cat([first, (second + shift) * counts], 2).flip(2)
+    return x.mT
+
+
+def _gated(network: WaveNet, x: Tensor, speaker: Tensor, counts: Tensor) -> Tensor:
+    """``WaveNet.forward`` over rows; ``counts`` is ``[batch, rows, 1]``."""
+    width = network.channels
+    conditions = network.cond_layer(speaker).mT.split(2 * width, 2)
+    skip = None
+    for layer, res_skip, condition in zip(network.in_layers, network.res_skip_layers, conditions, strict=True):
+        assert isinstance(layer, nn.Conv1d)
+        signal, gate = (short_conv(x, layer.weight, layer.bias) + condition).chunk(2, 2)
+        out = _one(res_skip, torch.tanh(signal) * torch.sigmoid(gate))
+        if out.shape[2] > width:
+            residual, out = out.chunk(2, 2)
+            x = (x + residual) * counts
+        skip = out if skip is None else skip + out
+    assert skip is not None
+    return skip * counts
+
+
+def _one(conv: nn.Module, x: Tensor) -> Tensor:
+    """A convolution of one tap: a product per row."""
+    assert isinstance(conv, nn.Conv1d)
+    return F.linear(x, conv.weight[..., 0], conv.bias)
 
 
 def _judged(judge: nn.Module, wave: Tensor, ready: Ready | None) -> list[Tensor]:
