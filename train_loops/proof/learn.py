@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, nargs="+", default=[0, 1, 2, 5, 10, 15, 20], help="last one: the end")
     parser.add_argument("--start", default="fresh", choices=("fresh", "bundle", "pretrained"))
     parser.add_argument("--pair", default="", help="with pretrained: a file of both networks")
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate; may change when a run goes on")
     parser.add_argument("--validate", type=int, default=200, help="steps between validations")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -122,7 +123,7 @@ def main() -> None:
     values = {
         "name": given.folder.name,
         "dataset": given.dataset,
-        "recipe": {"stock": "small"},
+        "recipe": {"stock": "small", "optimizer": {"learning_rate": given.rate}},
         "start": {"kind": given.start, "generator": given.pair},
         "stop": {"minutes": max(given.minutes), "patience": 0},
         "validation": {"every_steps": given.validate, "share": HELD_OUT, "slices": 12, "samples": 6},
