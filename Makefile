@@ -9,7 +9,7 @@ TRAIN  := $(VENV)/.ready-train
 TORCH  ?= torch==2.13.0
 CODE   := rocktop_ray actors serve_apps train_loops tests benchmarks
 
-.PHONY: setup demo serve train-setup preprocess train test test-models test-tools check lint fmt type bench sox-resample sox-normalize clean
+.PHONY: setup demo serve train-setup preprocess train test test-models test-tools check lint fmt type bench bench-train sox-resample sox-normalize clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -78,8 +78,14 @@ fmt: $(DEV)  ## format the code
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/black $(CODE)
 
-bench: $(DEV)  ## speed and memory beside the peer package, in one run (needs a quiet machine)
+bench: $(DEV)  ## speed and memory of converting and of training beside the peer package (needs a quiet machine)
 	$(BIN)/python -m benchmarks.compare
+	$(MAKE) bench-train
+
+bench-train: $(DEV)  ## a training step beside the peer trainer's; loading; preprocessing with 1 and 2 workers
+	$(BIN)/python -m benchmarks.train.step
+	$(BIN)/python -m benchmarks.train.loading
+	$(BIN)/python -m benchmarks.train.preprocess
 
 sox-resample: $(READY)  ## IN=folder OUT=folder: to 48 kHz float32, linear phase
 	$(BIN)/rocktop audio resample "$(IN)" "$(OUT)" --rate 48000
