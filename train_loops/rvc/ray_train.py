@@ -24,6 +24,8 @@ from train_loops.rvc.worker import Work, train
 
 _SHARED = "CUDA_VISIBLE_DEVICES"
 _AMD = "HIP_VISIBLE_DEVICES"
+STARTS = 30
+"""Times that workers are started in vain: each waits ``RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S`` (60) for free nodes."""
 
 
 def fit(work: Work, *, own: bool = False) -> Outcome:
@@ -41,7 +43,7 @@ def fit(work: Work, *, own: bool = False) -> Outcome:
             name=FOLDER,
             storage_path="",
             storage_filesystem=work.run.arrow(),
-            failure_config=FailureConfig(max_failures=workers.failures),
+            failure_config=FailureConfig(max_failures=workers.failures, controller_failure_limit=STARTS),
             checkpoint_config=CheckpointConfig(num_to_keep=config.checkpoints.keep),
             callbacks=[OnlyRetryable()],
             logging_config=LoggingConfig("CRITICAL"),  # errors are told once, by this process or the worker
