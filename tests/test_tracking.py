@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from http_server import fixed, reply, serving
 from hypothesis import given
 from hypothesis import strategies as st
 from tracking_parts import FINGERPRINT, facts, log, outcome, validate, voice_files
@@ -249,7 +250,9 @@ def test_samples_are_kept_of_ever_fewer_validations():
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    return tmp_path_factory.mktemp("home")
+    folder = tmp_path_factory.mktemp("home")
+    Tracker(tracking_place(str(folder / "tracking"))).ask()  # makes the database: seconds on a busy machine
+    return folder
 
 
 @pytest.fixture
@@ -263,6 +266,7 @@ def own(home, monkeypatch):
 def test_a_run_in_the_store_of_this_machine(own, caplog):
     files, notes = LocalStorage(own / "trained" / "anna"), {}
     files.write("history.jsonl", b"{}\n")
+    files.write("samples/10/thinned.wav", b"RIFF")
     with Tracked.open(TrackingConfig(experiment="songs"), files) as tracked:
         tracked.on_train_start(facts(notes), log_at := outcome(0 + 1).at)
         for step in (10, 20):
@@ -284,8 +288,8 @@ def test_a_run_in_the_store_of_this_machine(own, caplog):
     folder = own / "tracking" / "artifacts" / "songs" / tracked.run_id / "artifacts"
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert names == [
-        *("history.jsonl", "recipe.json", "samples/step-00000020/take 0.png", "samples/step-00000020/take 0.wav"),
-        *("samples/step-00000020/take 1.png", "samples/step-00000020/take 1.wav"),
+        *("history.jsonl", "recipe.json", "samples/10/thinned.wav", "samples/20/take 0.png", "samples/20/take 0.wav"),
+        *("samples/20/take 1.png", "samples/20/take 1.wav"),
         *("samples/target/take 0.wav", "samples/target/take 1.wav", "settings.json"),
     ]
     assert "hush" not in (folder / "settings.json").read_text()
@@ -321,6 +325,25 @@ def test_a_resumed_training_goes_on_in_its_run(own):
     assert json.loads(run.data.tags["changed_at_10"]) == {"stop.patience": "3"}
     history = tracker.client.get_metric_history(second.run_id, "loss/mel")
     assert [(entry.step, entry.value) for entry in history] == [(10, 0.1), (20, 0.05), (30, 1 / 30), (40, 9.0)]
+
+
+def test_a_run_that_was_killed_and_is_begun_anew(own):
+    files, box = LocalStorage(own / "trained" / "berta"), TrackingConfig(experiment="songs")
+    killed = Tracked.open(box, files)
+    killed.on_train_start(facts(), outcome(1).at)
+    assert killed._outbox.flush(30)
+    with Tracked.open(box, files) as anew:
+        anew.on_train_start(facts(), outcome(1).at)
+        log(anew, 10)
+    killed._outbox.close(0)
+    tracker = Tracker(tracking_place(), "songs")
+    assert anew.run_id != killed.run_id
+    states = [tracker.client.get_run(run_id).info.status for run_id in (killed.run_id, anew.run_id)]
+    assert states == ["KILLED", "RUNNING"]
+    with pytest.raises(KeyboardInterrupt), Tracked.open(box, files) as stopped:
+        stopped.on_train_start(facts(), outcome(1).at)
+        raise KeyboardInterrupt
+    assert tracker.client.get_run(stopped.run_id).info.status == "KILLED"
 
 
 def test_voices_are_registered_and_imported(own, tmp_path):
@@ -367,11 +390,57 @@ def test_a_model_that_is_no_voice(own, tmp_path):
         assert name in caught.value.message, caught.value.message
 
 
-def test_a_server_cannot_point_at_files_of_this_machine(tmp_path):
-    tracker = Tracker(tracking_place("http://127.0.0.1:9", {}))
-    for address in ("file:///etc", "/etc", "etc"):
-        with pytest.raises(TrackingError, match="artifacts-destination"):
-            tracker.files_at(address)
+def answers(address: str) -> dict:
+    """Of a tracking server that says that version 1 of every voice lies at ``address``."""
+    version = {"name": "anna", "version": "1", "status": "READY"}
+    told = {
+        "model-versions/search": {"model_versions": [version]},
+        "model-versions/get": {"model_version": version},
+        "registered-models/get": {"registered_model": {"name": "anna"}},
+        "model-versions/get-download-uri": {"artifact_uri": address},
+    }
+    return {f"/api/2.0/mlflow/{path}": fixed(json.dumps(data).encode()) for path, data in told.items()}
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(
+            "file:///etc",
+            "/etc",
+            "etc",
+            "C:\\x",
+            "http://{other}/x",
+            "mlflow-artifacts://{other}/x",
+            "sftp://{other}/x",
+        ),
+        *("hdfs://{other}/x", "runs:/../../x/y", "models:/anna/1", "data:x"),
+    ],
+)
+def test_a_server_cannot_send_us_elsewhere(tmp_path, address):
+    with serving({}) as other:
+        with serving(answers(address.format(other=f"127.0.0.1:{other.port}"))) as server:
+            tracker = Tracker(tracking_place(server.url("")))
+            for text in ("mlflow:anna", "mlflow:anna/1"):
+                with pytest.raises(TrackingError) as caught:
+                    fetch_voice(tracker, VoiceReference.parse(text), tmp_path)
+                assert (not caught.value.retryable and "lie" in caught.value.message) or "keeps" in caught.value.message
+        assert other.requests == []
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden", "404 Not Found"])
+def test_a_server_that_refuses_costs_no_training(own, caplog, status):
+    with serving({"*": lambda link, _: link.sendall(reply(b"You are not welcome", status=status))}) as server:
+        uri = f"http://me:hush-hush@127.0.0.1:{server.port}"
+        began = time.monotonic()
+        with Tracked.open(TrackingConfig(uri)) as tracked:
+            tracked.on_train_start(facts(), outcome(1).at)
+            log(tracked, 10)
+            tracked.on_train_end(outcome(10))
+        assert time.monotonic() - began < 30  # nothing is waited for that was refused
+        assert len(server.requests) <= 2
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["this run is not tracked"]
+    assert "hush" not in caplog.text
 
 
 def test_a_server_that_is_not_there_costs_no_training(own, caplog):

@@ -122,11 +122,10 @@ def register_voice(
     with tracker.errors("write the voice to"):
         for file in files:
             tracker.client.log_artifact(run_id, str(file), path)
-        tags = {key: str(value) for key, value in facts.items() if value not in ("", None)}
         if not tracker.client.search_registered_models(f"name = '{name}'", max_results=1):
             tracker.client.create_registered_model(name, {"kind": "rocktop voice"}, "A singing voice of rocktop-ray.")
         made = tracker.client.create_model_version(
-            name, f"{run.artifacts.rstrip('/')}/{path}", run_id, {**tags, SHA_TAG: digest}
+            name, f"{run.artifacts.rstrip('/')}/{path}", run_id, {**_told(facts), SHA_TAG: digest}
         )
     return RegisteredVoice(name, str(made.version), run_id)
 
@@ -243,10 +242,14 @@ def _only(names: Mapping[str, int | None], where: VoiceReference, suffix: str) -
     return found[0] if found else None
 
 
+def _told(facts: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(value) for key, value in facts.items() if value not in ("", None)}
+
+
 def _describe(path: Path, artifact_path: str, run_id: str, files: Sequence[Path], facts: Mapping[str, Any]) -> None:
     """MLmodel: what makes a folder a model for MLflow."""
     from mlflow.models import Model
 
     model = Model(artifact_path=artifact_path, run_id=run_id)
-    model.add_flavor("rocktop", voice=files[0].name, **{key: str(value) for key, value in facts.items()})
+    model.add_flavor("rocktop", voice=files[0].name, **_told(facts))
     model.save(str(path))

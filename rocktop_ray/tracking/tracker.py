@@ -6,6 +6,7 @@ MLflow is imported where a tracker is first used (it takes seconds), and must no
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import sys
@@ -17,9 +18,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from rocktop_ray.errors import SettingsError, TrackingError, storage_errors
-from rocktop_ray.tracking.place import TrackingPlace
+from rocktop_ray.tracking.place import TrackingPlace, masked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,6 +44,9 @@ _QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with credentials, if they are in the address
 }
 """MLflow takes these from the environment only."""
+_OBJECT_STORES = ("s3", "gs", "r2", "b2", "wasbs", "abfss", "dbfs")
+_TALKATIVE = ("mlflow", "alembic")
+"""Loggers that tell of every step of making a database."""
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
 """More tries of one request than these are the outbox's."""
 
@@ -56,6 +61,7 @@ class Run:
     """Address of its files."""
     params: Mapping[str, str]
     tags: Mapping[str, str]
+    status: str = ""
     created: bool = False
     """Whether it was made by this very call."""
 
@@ -155,16 +161,21 @@ class Tracker:
                 self.client.set_terminated(run_id, status)
 
     def files_at(self, address: str) -> ArtifactRepository:
-        """The files at an address that the store told. Raises TrackingError if a server names a folder of this machine,
-        or what is no such address."""
+        """The files at an address that the store told: in an object store, with the tracking server itself, or in a
+        folder if no server stands between. Raises TrackingError at others, which are asked nothing."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        scheme = address.partition(":")[0] if ":" in address else ""
-        if self.place.remote and (scheme in ("", "file") or len(scheme) == 1):
+        parts, own = urlsplit(address), urlsplit(self.place.uri)
+        folder = parts.scheme in ("", "file") or len(parts.scheme) == 1
+        if folder and self.place.remote:
             raise TrackingError(
                 f"the server {self.place.shown} keeps its files in a folder of its own machine: start it with "
                 "--artifacts-destination, so that it hands them out"
             )
+        served = parts.scheme in ("mlflow-artifacts", "http", "https")
+        other = (parts.hostname, parts.port) != (own.hostname, own.port)
+        if (served and parts.netloc and other) or not (folder or served or parts.scheme in _OBJECT_STORES):
+            raise TrackingError(f"{self.place.shown} says that files lie at {masked(address)[:100]}: not opened")
         with self.errors("open files of"):
             return get_artifact_repository(address, tracking_uri=self.place.uri, registry_uri=self.place.uri)
 
@@ -222,6 +233,9 @@ class Tracker:
                     raise
                 message = "tracking needs MLflow: pip install 'rocktop-ray[track]' (or tracking.uri=none to do without)"
                 raise SettingsError(message, stage="tracking") from None
+            for name in _TALKATIVE:
+                logger = logging.getLogger(name)
+                logger.setLevel(max(logger.level, logging.WARNING))
 
 
 def plain_key(text: str) -> str:
@@ -238,7 +252,9 @@ def plain_folder(text: str) -> str:
 
 def _run(run: Any) -> Run:
     info, data = run.info, run.data
-    return Run(info.run_id, str(info.experiment_id), info.artifact_uri or "", dict(data.params), dict(data.tags))
+    return Run(
+        info.run_id, str(info.experiment_id), info.artifact_uri or "", dict(data.params), dict(data.tags), info.status
+    )
 
 
 def _texts(tags: Mapping[str, str]) -> dict[str, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
 import tempfile
 from pathlib import Path
 
 from rocktop_ray.config.training import TrainingConfig
-from rocktop_ray.errors import ObjectMissingError, RocktopError, TrackingError, storage_errors
+from rocktop_ray.errors import RocktopError, TrackingError, storage_errors
 from rocktop_ray.store.storage import Storage
 from rocktop_ray.tracking.place import tracking_place
 from rocktop_ray.tracking.registry import RegisteredVoice, register_voice
@@ -16,7 +16,7 @@ from rocktop_ray.tracking.tracker import Status, Tracker
 from rocktop_ray.voices.names import clean_name
 from train_loops.rvc.account import RUN
 from train_loops.rvc.finish import Finished
-from train_loops.rvc.tracked import RECORD
+from train_loops.rvc.tracked import recorded
 
 _log = logging.getLogger(__name__)
 
@@ -46,11 +46,13 @@ def register_finished(config: TrainingConfig, storage: Storage, finished: Finish
 
 
 def mark_ended(config: TrainingConfig, storage: Storage, status: Status) -> None:
-    """Say how a run ended whose workers could not: they were killed. What cannot be said is left out."""
+    """Say how a run ended whose workers could not: they were killed. If it cannot be said, a warning tells."""
     try:
         tracker = _tracker(config)
-        if tracker is not None and (run_id := _recorded(storage)):
-            tracker.end_run(run_id, status, {})
+        if tracker is not None and (run_id := recorded(storage)):
+            run = tracker.find_run(run_id)
+            if run is not None and run.status == "RUNNING":
+                tracker.end_run(run_id, status, {})
     except RocktopError as error:
         _log.warning("the tracked run is not marked as %s: %s", status, error.message)
 
@@ -62,19 +64,12 @@ def _tracker(config: TrainingConfig) -> Tracker | None:
 
 def _run_id(tracker: Tracker, name: str, storage: Storage) -> str:
     """The run that trained the voice; a new one if that was not tracked, or in another store."""
-    known = _recorded(storage)
+    known = recorded(storage)
     if known and tracker.find_run(known) is not None:
         return known
-    run = tracker.start_run(f"voice of {storage.url}"[-200:].replace("'", ""), name, {"voice": name})
+    run = tracker.start_run(hashlib.sha256(storage.url.encode()).hexdigest(), name, {"voice": name})
     tracker.end_run(run.id, "FINISHED", {})
     return run.id
-
-
-def _recorded(storage: Storage) -> str:
-    try:
-        return str(json.loads(storage.read(RECORD, limit=1 << 16)).get("run_id", ""))
-    except (ObjectMissingError, ValueError, AttributeError):
-        return ""
 
 
 def _facts(finished: Finished) -> dict[str, object]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from rocktop_ray.audio.encode import encode_bytes
 from rocktop_ray.config.training import TrackingConfig
-from rocktop_ray.errors import RocktopError
+from rocktop_ray.errors import ObjectMissingError, RocktopError
 from rocktop_ray.evaluate.picture import draw_conversion
 from rocktop_ray.store.storage import Storage
 from rocktop_ray.tracking.code_version import code_version
@@ -35,6 +35,7 @@ RECORD = "tracking.json"
 
 _NOTE = "tracking"
 _REPORTS = ("history.jsonl", "curves.png", "report.html")
+_SAMPLES = "samples/"
 _MOST_REPORT = 32 << 20
 _MOST_SECONDS = 30.0
 """Of a sample: longer ones are cut."""
@@ -45,9 +46,9 @@ _log = logging.getLogger(__name__)
 
 
 class Tracked(Callback):
-    """Listens to one run. Used as a context manager around the training, it also tells when that failed.
+    """Listens to one run, as a context manager around the training: it also tells when that failed.
 
-    Nothing here waits for the store but the end, nor does the store's being down end a run (see ``Outbox``).
+    Nothing waits for the store but the end of the block, nor does the store's being down end a run (see ``Outbox``).
     """
 
     def __init__(
@@ -57,13 +58,13 @@ class Tracked(Callback):
         Args:
             tracker: of the store. Only this object uses it from now on.
             files: of the run, ``out/name``: reports in it are added at the end, and ``tracking.json`` is written there.
-            patience: seconds that the end waits for the store.
+            patience: seconds that the end of the block waits for the store.
         """
         self._tracker, self._files, self._patience = tracker, files, patience
         self._outbox = Outbox(tracker.ask) if outbox is None else outbox
         self._run: Run | None = None
         self._notes: dict[str, Any] = {}
-        self._targets: set[str] = set()
+        self._sent: set[str] = set()
         self._ended = False
 
     @classmethod
@@ -118,9 +119,9 @@ class Tracked(Callback):
 
     def on_train_end(self, outcome: Outcome) -> None:
         """Add the reports, and say how it ended."""
-        for name in _REPORTS:
-            if self._files is not None and (data := _report(self._files, name)) is not None:
-                self._put_file(name, data, "reports")
+        if (files := self._files) is not None:
+            for key in _reports(files, self._sent):
+                self._put(partial(self._send_report, files, key), "reports")
         tags = {"reason": outcome.reason, "best_step": str(outcome.best_step)}
         if outcome.best_score is not None:
             tags["best_score"] = f"{outcome.best_score:.6g}"
@@ -129,17 +130,28 @@ class Tracked(Callback):
     def _end(self, status: Status, tags: dict[str, str]) -> None:
         self._ended = True
         self._put(lambda: self._tracker.end_run(self._id, status, tags), "its end")
-        self._outbox.flush(self._patience)
 
     # --- in the outbox's thread, as all that talks to the store -------------------------------------------------------
 
     def _begin(self, facts: Facts, tags: dict[str, str], key: str) -> None:
         run = self._tracker.start_run(key, facts.name, tags)
         if self._files is not None:
+            self._close_earlier(self._files, run.id)
             record = {"run_id": run.id, "experiment": self._tracker.experiment, "key": key}
             self._files.write(RECORD, json.dumps(record, indent=1).encode())
         self._run = run
         _log.info("tracked in %s, experiment %s, run %s", self._tracker.place.shown, self._tracker.experiment, run.id)
+
+    def _close_earlier(self, files: Storage, run_id: str) -> None:
+        """A run that was kept here before, was killed at once, and is begun anew runs no more."""
+        earlier = recorded(files)
+        if earlier and earlier != run_id:
+            found = self._tracker.find_run(earlier)
+            if found is not None and found.status == "RUNNING":
+                self._tracker.end_run(earlier, "KILLED", {"rocktop.error": f"begun anew as {run_id}"})
+
+    def _send_report(self, files: Storage, key: str) -> None:
+        self._tracker.log_file(self._id, key, files.read(key, limit=_MOST_REPORT))
 
     def _describe(self, facts: Facts) -> None:
         """Settings, once: what a run began with stays (MLflow refuses other values), changes become a tag."""
@@ -184,10 +196,9 @@ class Tracked(Callback):
         most = int(_MOST_SECONDS * sample.rate)
         wave, target = sample.wave[:most], sample.target[:most]
         name = plain_folder(sample.name)
-        if name not in self._targets:
-            self._targets.add(name)
-            self._put_file(f"samples/target/{name}.wav", encode_bytes(target, "wav16", sample.rate), "samples")
-        folder = f"samples/step-{step:08d}"
+        if (recording := f"{_SAMPLES}target/{name}.wav") not in self._sent:
+            self._put_file(recording, encode_bytes(target, "wav16", sample.rate), "samples")
+        folder = f"{_SAMPLES}{step}"
         self._put_file(f"{folder}/{name}.wav", encode_bytes(wave, "wav16", sample.rate), "samples")
         with tempfile.TemporaryDirectory(prefix="rocktop-") as own:
             picture = Path(own) / "picture.png"
@@ -195,6 +206,7 @@ class Tracked(Callback):
             self._put_file(f"{folder}/{name}.png", picture.read_bytes(), "samples")
 
     def _put_file(self, path: str, data: bytes, what: str) -> None:
+        self._sent.add(path)
         self._put(lambda: self._tracker.log_file(self._id, path, data), what, len(data))
 
     def _put(self, work: Any, what: str, size: int = 0, *, vital: bool = False) -> None:
@@ -204,6 +216,14 @@ class Tracked(Callback):
     def _id(self) -> str:
         assert self._run is not None, "the run's beginning is delivered first"
         return self._run.id
+
+
+def recorded(files: Storage) -> str:
+    """MLflow's id of the run whose files these are; empty if it was not tracked. Raises StorageError."""
+    try:
+        return str(json.loads(files.read(RECORD, limit=1 << 16)).get("run_id", ""))
+    except (ObjectMissingError, ValueError, AttributeError):
+        return ""
 
 
 def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -240,12 +260,14 @@ def _kept(number: int) -> bool:
     return number % max(1, 1 << (number.bit_length() - 4) if number >= 16 else 1) == 0
 
 
-def _report(files: Storage, name: str) -> bytes | None:
+def _reports(files: Storage, sent: set[str]) -> list[str]:
+    """Keys of the run's reports, and of the samples that they show beyond those that were sent."""
     try:
-        return files.read(name, limit=_MOST_REPORT) if files.exists(name) else None
+        samples = [stat.key for stat in files.list(_SAMPLES)]
+        return [key for key in _REPORTS if files.exists(key)] + [key for key in samples if key not in sent]
     except RocktopError as error:
-        _log.warning("%s is not added to the tracked run: %s", name, error.message)
-        return None
+        _log.warning("the reports are not added to the tracked run: %s", error.message)
+        return []
 
 
 def _number(text: str | None) -> int:
