@@ -26,7 +26,9 @@ from serve_cluster import free_port
 from training_data import as_file, recipe_16k, training_config
 
 from rocktop_ray.features.index import RetrievalIndex
+from rocktop_ray.store.storage import open_storage
 from rocktop_ray.voices.rvc_format import read_rvc
+from train_loops.rvc.asked import Asked, ended_by_signal
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -245,3 +247,29 @@ def test_index(cluster: Cluster, undisturbed: Path, tmp_path: Path) -> None:
 def test_places_that_would_go_with_the_job_are_refused(cluster: Cluster, takes: Path) -> None:
     log = cluster.finish(cluster.submit(f"python -m train_loops.preprocess {takes} --out set"), "FAILED")
     assert "error: set would lie in the job's own folder" in log
+
+
+def test_the_first_signal_asks_and_the_second_ends(tmp_path: Path) -> None:
+    asked = Asked(open_storage(tmp_path))
+    heard: list[int] = []
+    earlier = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        with ended_by_signal(asked):
+            assert not asked()
+            signal.raise_signal(signal.SIGTERM)
+            assert asked()
+            assert not heard
+            signal.raise_signal(signal.SIGTERM)
+            assert heard == [signal.SIGTERM]
+        asked.forget()
+        assert not asked()
+        signal.raise_signal(signal.SIGTERM)
+        assert heard == [signal.SIGTERM] * 2
+        (tmp_path / "file").write_bytes(b"")
+        lost = Asked(open_storage(tmp_path / "file"))  # a store that cannot be written
+        with ended_by_signal(lost):
+            signal.raise_signal(signal.SIGTERM)
+        assert heard == [signal.SIGTERM] * 3
+        assert not lost()
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
