@@ -36,12 +36,12 @@ def main() -> None:
         cases.append((options.takes // 2, options.workers[0]))
     results = [_measured(count, workers) for count, workers in cases]
     (FOLDER / "preprocess.json").write_text(json.dumps(results, indent=1))
-    print("| takes | workers | hours per hour, steady | with start | s | peak MiB of a worker | foreign cores |")
-    print("|---|---|---|---|---|---|---|")
+    print("| takes | workers | hours an hour, steady | with start | s | largest process, MiB | own cores | foreign |")
+    print("|---|---|---|---|---|---|---|---|")
     for found in results:
         print(
             f"| {found['takes']} | {found['workers']} | {found['steady']:.2f} | {found['whole']:.2f} "
-            f"| {found['seconds']:.0f} | {found['peak']:.0f} | {found['foreign']:.2f} |"
+            f"| {found['seconds']:.0f} | {found['peak']:.0f} | {found['own']:.2f} | {found['foreign']:.2f} |"
         )
     rates = {found["workers"]: found["steady"] for found in results if found["takes"] == options.takes}
     if len(rates) > 1:
@@ -81,7 +81,7 @@ def _measured(count: int, workers: int) -> dict[str, Any]:
         "seconds": seconds,
         "whole": hours * count / (seconds / 3600),
         "steady": hours * (len(ends) - workers) / ((last - first) / 3600),
-        "foreign": foreign.mean(first, last),
+        **foreign.cores(first, last),
         "peak": foreign.peak,
     }
 
@@ -93,7 +93,7 @@ class _Foreign:
         self._mark, self._stop = mark.encode(), Event()
         self._own: dict[str, float] = {}
         self._known: dict[str, bool] = {}
-        self._samples: list[tuple[float, float]] = []
+        self._samples: list[tuple[float, float, float]] = []
         self.peak = 0.0
         """MiB, the highest that one of the marked processes held."""
         self._thread = Thread(target=self._watch, daemon=True)
@@ -106,19 +106,21 @@ class _Foreign:
         self._stop.set()
         self._thread.join()
 
-    def mean(self, first: float, last: float) -> float:
-        """Cores from one time to another."""
+    def cores(self, first: float, last: float) -> dict[str, float]:
+        """Cores that others (``foreign``) and the marked processes (``own``) used from one time to another."""
         inside = [sample for sample in self._samples if first <= sample[0] <= last]
         if len(inside) < 2:
-            return float("nan")
-        (began, before), (ended, after) = inside[0], inside[-1]
-        return max(0.0, (after - before) / (ended - began))
+            return {"foreign": float("nan"), "own": float("nan")}
+        (began, *before), (ended, *after) = inside[0], inside[-1]
+        foreign, own = (max(0.0, (b - a) / (ended - began)) for a, b in zip(before, after, strict=True))
+        return {"foreign": foreign, "own": own}
 
     def _watch(self) -> None:
         while not self._stop.wait(0.25):
             for folder in Path("/proc").glob("[0-9]*"):
                 self._look(folder)
-            self._samples.append((time.time(), busy_seconds() - sum(self._own.values())))
+            own = sum(self._own.values())
+            self._samples.append((time.time(), busy_seconds() - own, own))
 
     def _look(self, folder: Path) -> None:
         process = folder.name
