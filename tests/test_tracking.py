@@ -147,6 +147,20 @@ def test_order_is_kept_over_an_outage(store, outbox, caplog):
     assert [line.split()[0] for line in told] == ["cannot", "tracking"], told  # once down, once back
 
 
+@pytest.mark.parametrize("asked", [1, 4])
+def test_a_store_that_comes_back_while_it_is_asked(store, outbox, monkeypatch, asked):
+    store.down, calls = True, []
+
+    def alive() -> None:
+        calls.append(1)
+        store.down = len(calls) < asked
+        store.ask()
+
+    monkeypatch.setattr(outbox, "_alive", alive)
+    outbox.put(store.parcel("a"))
+    assert outbox.close(5) == 0 and store.got == ["a"]
+
+
 def test_what_is_refused_costs_itself_only(store, outbox, caplog):
     store.refuses, store.chokes = {"b", "c"}, {"d"}
     for name in "abcde":

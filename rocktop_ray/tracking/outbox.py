@@ -123,7 +123,7 @@ class Outbox:
             return parcel
 
     def _deliver(self, parcel: Parcel) -> None:
-        tries = 0
+        tries = faults = 0
         while not self._given_up:
             try:
                 parcel.work()
@@ -134,8 +134,13 @@ class Outbox:
                     return
                 if tries >= _TRIES:
                     if self._answers():
-                        self._refused(parcel, error)
-                        return
+                        faults += 1
+                        if faults == 2:
+                            self._refused(parcel, error)
+                            return
+                        self._is_back()
+                        continue  # it may have come back just between the two
+                    faults = 0
                     self._fell_silent(error)
                 self._pause(tries)
             else:
