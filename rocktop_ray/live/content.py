@@ -70,8 +70,8 @@ class ContentWindow:
             encoder, features = self._stream.step(state.encoder, torch.from_numpy(audio), fresh, ahead)
             return self._normalised(encoder, state.norm, features.numpy(), fresh)
         if isinstance(self._encoder, WhisperEncoder):
-            features = self._encoder.features(audio)[self._left : self._left + count]
-            return self._normalised(None, state.norm, features, fresh)
+            seen = self._encoder.features(audio)[self._left : self._left + count]
+            return self._normalised(None, state.norm, seen, fresh)
         units = self._encoder.encode(audio)
         missing = max(0, self._left + count - len(units))
         return state, np.concatenate([units, np.repeat(units[-1:], missing, axis=0)])[self._left : self._left + count]
