@@ -19,6 +19,8 @@ _VOICES = (".pth", ".safetensors")
 _DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, IndexError)
 """What reading a damaged zip runs into; IndexError: a file without a name."""
 _TRAINING = re.compile(r"[GD]_\d+\.pth", re.IGNORECASE)
+_RUN, _BEST = "run.json", "best.safetensors"
+"""Files of a finished training run, see ``train_loops.rvc.finish``."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def _choose(names: list[str], where: str) -> tuple[str, str | None]:
     """The one voice and its index among file names."""
     names = sorted(name for name in names if not _is_junk(name))
     voices = [name for name in names if name.lower().endswith(_VOICES) and not _TRAINING.fullmatch(_base(name))]
+    if _RUN in names:
+        voices = _finished(voices)
     if not voices:
         nested = any(name.lower().endswith((".zip", ".7z", ".rar")) for name in names)
         hint = "; it holds another archive: unpack that first" if nested else ""
@@ -91,6 +95,11 @@ def _choose(names: list[str], where: str) -> tuple[str, str | None]:
     if len(added) > 1:
         raise VoiceFormatError(f"{where} holds {len(added)} indexes: {_listed(added)}. Give the right one as the index")
     return voices[0], added[0] if added else None
+
+
+def _finished(voices: list[str]) -> list[str]:
+    """Of a training run of ours, the voice it ended with: in full precision, not the best so far nor a checkpoint."""
+    return [name for name in voices if "/" not in name and name.endswith(".safetensors") and name != _BEST]
 
 
 def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, where: str) -> Path:
