@@ -50,7 +50,7 @@ def test_the_folder_of_a_finished_training_run(tmp_path):
         "best.safetensors",
         "checkpoints/s/c.safetensors",
     )
-    for name in files:
+    for name in ("run.json", "anna.index", *voices):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     found = find_in_folder(tmp_path)
