@@ -249,7 +249,8 @@ def small(*, f0: bool = True, speakers: int = 1) -> Recipe:
         scale_channels=(4, 8, 16, 32, 32, 32),
         scale_groups=(1, 2, 4, 4, 4, 1),
     )
-    optimizer = replace(base.optimizer, learning_rate=1e-3)
+    # at a constant rate the two networks do not settle: docs/learning.md
+    optimizer = replace(base.optimizer, learning_rate=1e-3, decay_per_epoch=0.97)
     return replace(base, synthesizer=synthesizer, discriminator=discriminator, optimizer=optimizer, segment_frames=20)
 
 
