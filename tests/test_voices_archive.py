@@ -42,14 +42,7 @@ def test_the_usual_zip(tmp_path):
 
 
 def test_the_folder_of_a_finished_training_run(tmp_path):
-    files = (
-        "run.json",
-        "anna.pth",
-        "anna.safetensors",
-        "anna.index",
-        "best.safetensors",
-        "checkpoints/s/c.safetensors",
-    )
+    voices = ("anna.pth", "anna.safetensors", "best.safetensors", "checkpoints/s/c.safetensors")
     for name in ("run.json", "anna.index", *voices):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")

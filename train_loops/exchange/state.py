@@ -34,7 +34,7 @@ def named_tensors(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
 def send_state(
     groups: Groups,
     modules: Mapping[str, nn.Module],
-    optimizers: Mapping[str, torch.optim.Optimizer] | None = None,
+    optimizers: Mapping[Any, torch.optim.Optimizer] | None = None,
     scaler: torch.amp.GradScaler | None = None,
 ) -> None:
     """Give every worker the first worker's parameters, buffers, optimizer states and scale of fp16, bit for bit.

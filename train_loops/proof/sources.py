@@ -107,4 +107,4 @@ def _joined(parts: Sequence[Floats], rate: int, seed: int, pause: tuple[float, f
 def _g722(path: Path) -> Floats:
     with av.open(str(path), format="g722") as container:
         frames = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
-    return np.asarray(np.concatenate(frames) / 32768, np.float32)
+    return np.concatenate(frames).astype(np.float32) / np.float32(32768)

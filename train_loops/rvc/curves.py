@@ -120,7 +120,7 @@ def _dress(axes: Axes, panel: _Panel, seen: npt.NDArray[np.float64]) -> None:
         room = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
         axes.set_ylim(low - room, high + room)
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useOffset=False)
-        axes.yaxis.get_offset_text().set_size(8)
+        axes.yaxis.get_offset_text().set_fontsize(8)
     if len(panel.curves) > 1:
         axes.legend(fontsize=8, frameon=False, loc="upper right", labelcolor="#57606a")
 
