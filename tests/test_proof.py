@@ -10,7 +10,9 @@ import pytest
 import soundfile
 from toy_training import toy_step
 
+from rocktop_ray.config.training import StartConfig
 from rocktop_ray.errors import AudioError
+from rocktop_ray.voices.open import bundle_folder
 from rocktop_ray.voices.rvc_format import read_rvc
 from train_loops.proof.curves import Run, draw
 from train_loops.proof.learn import Snapshots
@@ -18,6 +20,11 @@ from train_loops.proof.sources import SECONDS, prompts, syllables
 from train_loops.proof.takes import write
 from train_loops.rvc.callbacks import Standing, ValidationResult
 from train_loops.rvc.checkpoints import Progress, read_progress
+from train_loops.rvc.networks import fresh
+from train_loops.rvc.pretrained_pair import read_info
+from train_loops.rvc.recipe import Recipe
+from train_loops.rvc.starting import BUNDLED_PAIR, begin
+from train_loops.rvc.step import AdversarialStep
 
 RATE = 16_000
 
@@ -108,3 +115,16 @@ def test_curves_are_drawn_from_what_runs_left(tmp_path):
     assert run.voices("held-out/mcd_db") == [(0, 10), (5, 5), (10, 0)]
     draw(tmp_path / "curves.png", {"fresh": run, "again": run})
     assert 5_000 < (tmp_path / "curves.png").stat().st_size < 200_000
+
+
+def test_the_pair_that_ships_starts_a_small_voice():
+    path = bundle_folder() / BUNDLED_PAIR
+    info = read_info(path)
+    assert path.stat().st_size < 8_000_000
+    assert (info.stock, info.content_name, info.licence) == ("small", "whisper-base", "GPL-3.0-or-later")
+    assert "CC BY 3.0" in info.info
+    recipe = Recipe.from_mapping({"stock": "small", "synthesizer": {"content_dim": 512}})
+    step = AdversarialStep(*fresh(recipe), recipe)
+    before = {name: weight.detach().clone() for name, weight in step.weights["generator"].items()}
+    assert begin(step, StartConfig("bundle"), content_name="whisper-base") == ["5 speakers are dropped"]
+    assert sum(bool((weight != before[name]).any()) for name, weight in step.weights["generator"].items()) > 200

@@ -23,6 +23,10 @@ CREDITS = (
 )
 
 
+FIRST = "heart"
+"""Speaker whose row of the table comes first: a voice of one speaker starts as this one, whose range is the widest."""
+
+
 def write(run: Path, path: Path, dataset: str) -> None:
     """Raises VoiceFormatError, VoiceNotFoundError, StorageError, TrainingError."""
     checkpoint = run / "last.safetensors"
@@ -30,6 +34,9 @@ def write(run: Path, path: Path, dataset: str) -> None:
     step = AdversarialStep(*fresh(recipe), recipe)
     progress = restore(checkpoint, step)
     manifest = Manifest.read(open_storage(dataset, StorageSettings.from_environment()))
+    order = sorted(range(len(manifest.speakers)), key=lambda number: manifest.speakers[number] != FIRST)
+    table = step.weights["generator"]["emb_g.weight"]
+    table.data = table.data[order]
     info = PairInfo(
         recipe,
         stock="small",
