@@ -207,6 +207,7 @@ def test_preprocess_is_stopped_and_goes_on(cluster: Cluster, takes: Path, undist
 
 def test_what_is_sent_along_is_code(cluster: Cluster) -> None:
     """Of a checkout; data beside it stays where it is (``.rayignore``)."""
+    cluster.finish(cluster.submit("python -c pass"))
     packages = list(cluster.folder.glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/"))
     assert packages
     for package in packages:

@@ -83,7 +83,7 @@ def test_the_score_falls_while_the_voice_learns_a_slice_by_heart(dataset):
         train(step, dataset.held_out, 10, 10 * part, judge.slices[0])
         scores.append(judge.run(step).score)
     assert scores[1] < 0.7 * scores[0]
-    assert scores[3] < scores[2] < scores[1]
+    assert max(scores[2:]) < scores[1]
 
 
 def test_what_is_measured_is_the_exported_voice(dataset, tmp_path):
