@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dataset_parts import RATE, job, song, write
-from toy_training import toy_recipe
+from dataset_parts import job, song, write
+from training_data import recipe_16k
 
 from rocktop_ray.config.training import TrainingConfig
 from train_loops.dataset.build import build_dataset
 from train_loops.dataset.reader import Dataset
 from train_loops.dataset.runners import LocalRunner
 from train_loops.rvc.callbacks import Facts, Outcome, Standing
-from train_loops.rvc.recipe import Recipe, SpectrumConfig
 from train_loops.rvc.resolve import recipe_for
 
 
@@ -27,21 +26,8 @@ def small_dataset(folder: Path) -> Dataset:
     return Dataset.open(folder / "set", held_out=0.05)
 
 
-def small_recipe() -> Recipe:
-    base = toy_recipe()
-    synthesizer = replace(
-        base.synthesizer,
-        spec_channels=257,
-        upsample_rates=(10, 4, 4),
-        upsample_kernel_sizes=(20, 8, 8),
-        sample_rate=RATE,
-        content_dim=1,
-    )
-    return replace(base, synthesizer=synthesizer, spectrum=SpectrumConfig(n_fft=512, mel_bands=32))
-
-
 def settings(dataset: Dataset, **changes: Any) -> TrainingConfig:
-    values = {"name": "anna", "dataset": "sets/anna", "recipe": small_recipe().as_mapping(), **changes}
+    values = {"name": "anna", "dataset": "sets/anna", "recipe": recipe_16k().as_mapping(), **changes}
     return TrainingConfig.from_mapping(values)
 
 

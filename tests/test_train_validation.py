@@ -15,6 +15,7 @@ from dataset_parts import RATE, job, song, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_training import toy_recipe, toy_step
+from training_data import recipe_16k
 
 from rocktop_ray.config.training import ValidationConfig
 from rocktop_ray.errors import AudioError, TrainingError
@@ -27,25 +28,11 @@ from train_loops.dataset.runners import LocalRunner
 from train_loops.rvc.batches import collate
 from train_loops.rvc.examples import Preparation, from_slice
 from train_loops.rvc.export import export_voice, trained_voice
-from train_loops.rvc.recipe import Recipe, SpectrumConfig
+from train_loops.rvc.recipe import Recipe
 from train_loops.rvc.step import PARTS, AdversarialStep
 from train_loops.rvc.validation import Validator, choose, validator_for
 
 SMALL = ValidationConfig(slices=2, samples=1, metrics=False)
-
-
-def recipe_16k(**changes) -> Recipe:
-    """The toy voice for the datasets of ``dataset_parts``: 16 kHz, units of width 1."""
-    base = toy_recipe()
-    synthesizer = replace(
-        base.synthesizer,
-        spec_channels=257,
-        upsample_rates=(10, 4, 4),
-        upsample_kernel_sizes=(20, 8, 8),
-        sample_rate=RATE,
-        content_dim=1,
-    )
-    return replace(base, synthesizer=synthesizer, spectrum=SpectrumConfig(n_fft=512, mel_bands=32), **changes)
 
 
 @pytest.fixture(scope="module")

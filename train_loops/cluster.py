@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import typer
+
 from rocktop_ray.errors import RocktopError, SettingsError
 
 LOGGERS = ("__main__", "actors", "rocktop_ray", "train_loops")
@@ -26,6 +28,16 @@ def log_lines() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
     for room in LOGGERS:
         logging.getLogger(room).setLevel(logging.INFO)
+
+
+def run_program(app: typer.Typer) -> None:
+    """A job as a program: errors are one line, with an exit status of their own."""
+    log_lines()
+    try:
+        app(standalone_mode=True)
+    except RocktopError as error:
+        typer.echo(f"error: {error.message}", err=True)
+        sys.exit(error.exit_code)
 
 
 @dataclass(frozen=True)

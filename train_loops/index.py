@@ -7,7 +7,6 @@ keeps the cores asked for, or with ``--local`` this process.
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,12 +17,12 @@ import numpy.typing as npt
 import typer
 
 from actors.threads import use_threads
-from rocktop_ray.errors import RocktopError, SettingsError, TrainingError
+from rocktop_ray.errors import SettingsError, TrainingError
 from rocktop_ray.features.index import RetrievalIndex
 from rocktop_ray.protocols import Array
 from rocktop_ray.store.settings import StorageSettings
 from rocktop_ray.store.storage import Storage, open_storage
-from train_loops.cluster import check_lasting, joined_ray, log_lines, plain_errors
+from train_loops.cluster import check_lasting, joined_ray, log_lines, plain_errors, run_program
 from train_loops.dataset.reader import Dataset
 
 MAX_VECTORS = 200_000
@@ -198,13 +197,8 @@ def _in_ray(order: _Order) -> str:
 
 
 def main() -> None:
-    """The program: errors are one line, with an exit status of their own."""
-    log_lines()
-    try:
-        app(standalone_mode=True)
-    except RocktopError as error:
-        typer.echo(f"error: {error.message}", err=True)
-        sys.exit(error.exit_code)
+    """The program."""
+    run_program(app)
 
 
 if __name__ == "__main__":

@@ -6,17 +6,16 @@ The work is done by ``train_loops.dataset``; here options are read, and Ray is s
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from actors.threads import use_threads
-from rocktop_ray.errors import RocktopError, SettingsError, storage_errors
+from rocktop_ray.errors import SettingsError, storage_errors
 from rocktop_ray.store.settings import StorageSettings
 from rocktop_ray.store.storage import open_storage
-from train_loops.cluster import check_lasting, joined_ray, log_lines
+from train_loops.cluster import check_lasting, joined_ray, run_program
 from train_loops.dataset.build import build_dataset
 from train_loops.dataset.config import DatasetConfig
 from train_loops.dataset.manifest import MANIFEST, Manifest
@@ -109,13 +108,8 @@ def _say(manifest: Manifest, place: str, report: bool) -> None:
 
 
 def main() -> None:
-    """The program: errors are one line, with an exit status of their own."""
-    log_lines()
-    try:
-        app(standalone_mode=True)
-    except RocktopError as error:
-        typer.echo(f"error: {error.message}", err=True)
-        sys.exit(error.exit_code)
+    """The program."""
+    run_program(app)
 
 
 if __name__ == "__main__":
