@@ -228,6 +228,24 @@ class StreamStateError(RocktopError):
     code, stage, http_status, exit_code = "stream_state", "live", 409, 65
 
 
+class StateMissingError(RocktopError):
+    """Whoever computes a live stream does not hold its state: send it along."""
+
+    code, stage, http_status, exit_code, retryable = "state_missing", "live", 409, 75, True
+
+
+class SessionTakenError(RocktopError):
+    """Another connection has this live session."""
+
+    code, stage, http_status, exit_code = "session_taken", "live", 409, 75
+
+
+class SessionGoneError(RocktopError):
+    """No such live session: it ended, it was given up, or the secret is not its own."""
+
+    code, stage, http_status, exit_code = "session_gone", "live", 410, 66
+
+
 class CancelledError(RocktopError):
     """The caller asked the work to stop."""
 

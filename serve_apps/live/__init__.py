@@ -1,0 +1,1 @@
+"""Live conversion as a service: sessions at the gateway, and the engines and the desk behind them."""
