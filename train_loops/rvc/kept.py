@@ -1,7 +1,8 @@
 """Checkpoints of a run in its store: written through Ray Train, which keeps the latest and forgets the others.
 
-Ray Train writes down which checkpoints there are, but not atomically, and it cannot read what another version of Ray
-wrote. So a new start compares the two (``mend``) and falls back on the files themselves, which are whole or absent.
+Ray Train writes down which checkpoints there are, but later than their files, not atomically, and it cannot read what
+another version of Ray wrote. So a run goes on from the files themselves, which are whole or absent; before a new start
+the list is made to fit them (``mend``).
 """
 
 from __future__ import annotations
@@ -62,44 +63,52 @@ class RayKeeper:
         return Checkpoint(f"{FOLDER}/{name}", self._run.arrow())
 
 
-def restore_latest(run: Storage, step: AdversarialStep, fallback: str = "") -> Progress | None:
-    """Put the latest checkpoint, as Ray Train knows it or else ``fallback``, into ``step``; None if there is none.
+def restore_latest(run: Storage, step: AdversarialStep) -> Progress | None:
+    """Put the latest checkpoint into ``step``; None if there is none.
 
-    Raises TrainingError, VoiceFormatError or StorageError if it cannot be used.
+    The files decide, not Ray Train's list: it knows a checkpoint only some time after its file is whole, and in that
+    time a worker may be lost. Raises TrainingError, VoiceFormatError or StorageError if it cannot be used.
     """
-    found = ray.train.get_checkpoint()
-    name = Path(found.path).name if found is not None else fallback
-    if not name:
+    whole = _whole(_files(run))
+    if not whole:
         return None
     with tempfile.TemporaryDirectory(prefix="rocktop-") as folder:
-        run.get_file(f"{FOLDER}/{name}/{FILE}", Path(folder) / FILE)
+        run.get_file(f"{FOLDER}/{whole[-1]}/{FILE}", Path(folder) / FILE)
         return restore(Path(folder) / FILE, step)
 
 
-def mend(run: Storage) -> str:
-    """Make the checkpoints fit Ray Train's list of them before it reads it; no run may be under way.
+def mend(run: Storage) -> None:
+    """Make Ray Train's list of checkpoints fit the files before it reads it; no run may be under way.
 
-    Checkpoints that are not on the list go: they were written when the run was killed. Where there is no list that this
-    Ray can read, it goes instead, and the name of the latest checkpoint is returned. Raises StorageError.
+    Files that are neither on the list nor the latest go: nobody would ever delete them. A list that this Ray cannot
+    read, or with checkpoints that are not there, goes itself. Raises StorageError.
     """
+    there = _files(run)
+    whole = _whole(there)
+    known = _listed(run)
+    if not known or not known <= set(whole):
+        run.delete(SNAPSHOT)
+        known = set()
+        if whole:
+            _log.warning("Ray Train's list of checkpoints cannot be used; going on from the latest file, %s", whole[-1])
+    for name in there.keys() - known - set(whole[-1:]):
+        for key in there[name]:
+            run.delete(key)
+
+
+def _files(run: Storage) -> dict[str, list[str]]:
+    """Keys by name of checkpoint."""
     there: dict[str, list[str]] = {}
     for stat in run.list(f"{FOLDER}/"):
         match = _KEY.fullmatch(stat.key)
         if match:
             there.setdefault(match[1], []).append(stat.key)
-    whole = sorted(name for name, keys in there.items() if f"{FOLDER}/{name}/{FILE}" in keys)
-    known = _listed(run)
-    fallback = ""
-    if not known or not known <= set(whole):
-        run.delete(SNAPSHOT)
-        known = set(whole[-1:])
-        fallback = whole[-1] if whole else ""
-        if fallback:
-            _log.warning("Ray Train's list of checkpoints cannot be used; going on from the latest file, %s", fallback)
-    for name in there.keys() - known:
-        for key in there[name]:
-            run.delete(key)
-    return fallback
+    return there
+
+
+def _whole(there: dict[str, list[str]]) -> list[str]:
+    """Names of checkpoints that were written to their end, the latest last."""
+    return sorted(name for name, keys in there.items() if f"{FOLDER}/{name}/{FILE}" in keys)
 
 
 def _listed(run: Storage) -> set[str]:

@@ -83,4 +83,5 @@ def _train(config: TrainingConfig, run: Storage, reach: StorageSettings, attempt
         asked = Asked(run)
         asked.forget()
         with ended_by_signal(asked):  # in here, since Ray has set its own when it was joined
-            return fit(Work(config, run, reach, attempt, mend(run)), own=joined.own)
+            mend(run)
+            return fit(Work(config, run, reach, attempt), own=joined.own)

@@ -53,8 +53,6 @@ class Work:
     reach: StorageSettings
     attempt: str
     """Of ``Record``."""
-    fallback: str = ""
-    """Name of the checkpoint to begin with if Ray Train knows none; see ``kept.mend``."""
 
 
 def train(work: Work) -> dict[str, Any]:
@@ -107,7 +105,7 @@ def _train(work: Work, device: torch.device, groups: Groups, stack: ExitStack) -
 
 def _first_weights(work: Work, step: AdversarialStep, units: str) -> Progress:
     """Those of the latest checkpoint, else those that the settings name."""
-    progress = restore_latest(work.run, step, work.fallback)
+    progress = restore_latest(work.run, step)
     if progress is not None:
         return progress
     for line in begin(step, work.config.start, content_name=units):
