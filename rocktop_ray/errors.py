@@ -19,7 +19,7 @@ class RocktopError(Exception):
     Class attributes (an instance may override ``stage`` and ``retryable``):
         code: stable machine-readable name, snake case.
         stage: where it happened: input, download, audio, content, pitch, retrieval, voice, acoustic, vocoder, output,
-            models, store, queue, jobs, training or tracking.
+            models, store, queue, jobs, training, tracking or live.
         http_status: status of an HTTP answer.
         exit_code: exit status of the command line (sysexits-like, 64-78; 130 for cancelled).
         retryable: True if the same call may succeed later.
@@ -244,6 +244,12 @@ class SessionGoneError(RocktopError):
     """No such live session: it ended, it was given up, or the secret is not its own."""
 
     code, stage, http_status, exit_code = "session_gone", "live", 410, 66
+
+
+class ProtocolError(RocktopError):
+    """The other side of a stream sent what its protocol does not have."""
+
+    code, stage, http_status, exit_code = "bad_message", "live", 400, 76
 
 
 class CancelledError(RocktopError):
