@@ -39,11 +39,7 @@ class StreamResampler:
         self.delay = half
         """Samples at ``from_rate`` by which the output lags."""
         at = np.arange(self._taps)[:, None] - half - np.arange(self.made)[None] * self.multiple / self.made
-        cutoff = _CUTOFF / widest
-        inside = np.clip(1 - (at / max(half, 1)) ** 2, 0, None)
-        window = np.i0(_BETA * np.sqrt(inside)) / np.i0(_BETA) * (np.abs(at) <= half)
-        weights = np.sinc(cutoff * at) * window if half else (at == 0).astype(float)
-        self._weights = (weights / weights.sum(0)).astype(np.float32)
+        self._weights = sinc_weights(at, half, 1 / widest, axis=0)
 
     def begin(self) -> Array:
         """The state before the first sample: what the next block's outputs still hear of earlier blocks."""
@@ -55,3 +51,14 @@ class StreamResampler:
         heard = np.lib.stride_tricks.sliding_window_view(joined, self._taps)[:: self.multiple]
         out: Array = (np.ascontiguousarray(heard) @ self._weights).reshape(-1)  # an overlapping view would be slow
         return joined[len(block) :].copy(), out
+
+
+def sinc_weights(at: np.ndarray, half: int, share: float, *, axis: int) -> Array:
+    """Weights of a low-pass at distances ``at`` in samples, 0 beyond ``half``; along ``axis`` they add up to 1.
+
+    ``share`` is the lower rate's half as a share of the input's. ``half`` 0 picks the sample at distance 0.
+    """
+    inside = np.clip(1 - (at / max(half, 1)) ** 2, 0, None)
+    window = np.i0(_BETA * np.sqrt(inside)) / np.i0(_BETA) * (np.abs(at) <= half)
+    weights = np.sinc(_CUTOFF * share * at) * window if half else (at == 0).astype(float)
+    return np.asarray(weights / weights.sum(axis, keepdims=True), np.float32)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -76,6 +76,24 @@ def unpack(data: bytes, like: State) -> State:
     if start != len(data):
         raise StreamStateError("the state of the stream is longer than it should be")
     return _rebuilt(like, iter(leaves))
+
+
+def join(parts: Sequence[bytes]) -> bytes:
+    """Parts of a larger state, behind each other."""
+    return b"".join(piece for part in parts for piece in (struct.pack("<I", len(part)), part))
+
+
+def split(data: bytes) -> list[bytes]:
+    """What ``join`` joined, at least one part. Raises StreamStateError."""
+    parts: list[bytes] = []
+    at = 0
+    while at < len(data) or not parts:
+        size = struct.unpack_from("<I", data, at)[0] if at + 4 <= len(data) else len(data)
+        if at + 4 + size > len(data):
+            raise StreamStateError("the state of the stream is cut short or damaged")
+        parts.append(data[at + 4 : at + 4 + size])
+        at += 4 + size
+    return parts
 
 
 def _plain(found: object, like: object) -> object:
