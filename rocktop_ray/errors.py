@@ -252,6 +252,24 @@ class ProtocolError(RocktopError):
     code, stage, http_status, exit_code = "bad_message", "live", 400, 76
 
 
+class StreamLostError(RocktopError):
+    """The connection of a live stream cannot be made, or broke and could not be made again in time."""
+
+    code, stage, http_status, exit_code, retryable = "stream_lost", "live", 503, 69, True
+
+
+class StreamRefusedError(RocktopError):
+    """The server does not let this client stream: its key, its address, or how much it sends."""
+
+    code, stage, http_status, exit_code = "stream_refused", "live", 403, 77
+
+
+class DeviceError(RocktopError):
+    """A sound device is not there, is used by another program, or cannot do what is asked; or none can be used."""
+
+    code, stage, http_status, exit_code = "device_failed", "live", 503, 69
+
+
 class CancelledError(RocktopError):
     """The caller asked the work to stop."""
 
