@@ -29,13 +29,14 @@ class ContentActor:
 
     def spec(self, name: str) -> ContentSpec:
         """What the encoder ``name`` makes; it is ready after this. Raises SettingsError, ModelMissingError."""
-        return self._encoder(name).spec
+        return self.encoder(name).spec
 
     def encode(self, name: str, audio: Array) -> Array:
         """Audio ``[samples]`` at 16 kHz -> units ``[frames, dim]`` at 50/s. Raises AudioError, and as ``spec``."""
-        return self._encoder(name).encode(own(audio))
+        return self.encoder(name).encode(own(audio))
 
-    def _encoder(self, name: str) -> ContentEncoder:
+    def encoder(self, name: str) -> ContentEncoder:
+        """The encoder itself, for streams. Raises as ``spec``."""
         with self._loading:
             if name not in self._encoders:
                 self._encoders[name] = self._build(name, device=self._device)

@@ -28,11 +28,15 @@ class PitchActor:
 
         Raises SettingsError, ModelMissingError, VoiceFormatError.
         """
+        return self.extractor(name).name
+
+    def extractor(self, name: str | None = None) -> PitchExtractor:
+        """The extractor itself, for streams; see ``choose``."""
         if name is not None:
-            return self._extractor(name).name
+            return self._extractor(name)
         for candidate in PREFERRED_EXTRACTORS:
             try:
-                return self._extractor(candidate).name
+                return self._extractor(candidate)
             except ModelMissingError:
                 continue
         raise ModelMissingError(

@@ -111,6 +111,71 @@ class LimitsConfig(_Section):
     """Whether clients may add and remove voices."""
 
 
+class LayoutConfig(_Section):
+    """How a live stream is cut, in frames of 10 ms, all even: see ``LiveLayout`` and docs/live.md."""
+
+    hop: Annotated[int, Field(ge=2, le=100, multiple_of=2)] = 4
+    """Frames that are converted at a time."""
+    ahead: Annotated[int, Field(ge=0, le=100, multiple_of=2)] = 4
+    """Frames that are heard beyond them, of voices that are not exact."""
+    left: Annotated[int, Field(ge=20, le=1000, multiple_of=2)] = 150
+    """Frames before them that the content encoder hears."""
+    pitch_left: Annotated[int, Field(ge=4, le=1000, multiple_of=2)] = 30
+    """The same for the pitch extractor."""
+    acoustic_left: Annotated[int, Field(ge=20, le=1000, multiple_of=2)] = 60
+    """The same for the acoustic model."""
+
+
+class LiveConfig(_Section):
+    """Live sessions (``/v1/stream``): see docs/live-serve.md."""
+
+    replicas: Count = 1
+    """Processes that compute for live sessions. With two, a session whose process dies goes on in the other."""
+    cpus: Share = 0.3
+    """CPU share that Ray reserves for a replica: book-keeping. An update starts new ones before it stops old ones."""
+    labels: dict[str, str] = {}
+    """Labels that a node must have."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Torch threads per replica. Hops are so short that more gain little."""
+    pitch: str | None = None
+    """Pitch extractor of voices that are not exact; None leaves the choice to the voice."""
+    layout: LayoutConfig = LayoutConfig()
+    """Of voices all of whose stages are exact, as the bundle's."""
+    windows: LayoutConfig = LayoutConfig(hop=10, ahead=10)
+    """Of the others: longer hops cost less per second and add as much delay."""
+    preload: list[str] = ["bundle"]
+    """Voices opened in the background after the start, so that the first stream does not wait."""
+    preload_seconds: Annotated[float, Field(ge=0, le=3600)] = 10.0
+    """After the start that this begins: the start itself shall not wait for it."""
+    sessions: Annotated[int, Field(ge=0, le=10_000)] = 32
+    """Sessions at once, whatever they cost; 0 takes none."""
+    free_sessions: Annotated[int, Field(ge=0, le=10_000)] = 4
+    """Of them those without deadlines (``pace: free``)."""
+    load: Annotated[float, Field(gt=0, le=100)] = 0.7
+    """Share of the time that may be promised to sessions with deadlines. Above 1, deadlines will be missed."""
+    slack_ms: Annotated[float, Field(ge=0, le=1000)] = 20.0
+    """How late a block may be answered after the next one was due, before the take itself goes out in its place."""
+    resume_seconds: Annotated[float, Field(ge=0, le=3600)] = 30.0
+    """How long a session waits for a client whose connection was lost."""
+    parked: Count = 64
+    """Sessions whose state is kept for that, at most; the oldest goes first."""
+    parked_bytes: Annotated[int, Field(ge=1 << 20)] = 256 << 20
+    """Of all their states together."""
+    state_bytes: Annotated[int, Field(ge=1 << 16)] = 16 << 20
+    """Of one."""
+    kept: Count = 64
+    """Streams that a replica holds ready between blocks; another one costs sending its state again."""
+    batch: Count = 16
+    """Streams of a voice that are computed together."""
+
+    @property
+    def stage(self) -> StageConfig:
+        """How the replicas are placed. Calls wait in them, not at Serve; an update begins with the new replicas."""
+        return StageConfig(
+            replicas=self.replicas, cpus=self.cpus, labels=self.labels, concurrency=10_000, surge_percent=100
+        )
+
+
 class SecurityConfig(_Section):
     """Who may call."""
 
@@ -155,6 +220,7 @@ class ServeConfig(_Section):
     voices: VoicesConfig = VoicesConfig()
     fetch: FetchConfig = FetchConfig()
     limits: LimitsConfig = LimitsConfig()
+    live: LiveConfig = LiveConfig()
     security: SecurityConfig = SecurityConfig()
     nano: NanoConfig = NanoConfig()
 

@@ -68,6 +68,9 @@ class Fed:
     """Who did it; changes when a session moves."""
     together: int = 1
     """Most sessions that were computed at once with it, itself included."""
+    delay: int = 0
+    """Samples in the client's rate by which the last piece is late. After a change of voice it is the old voice's until
+    the new one has taken over."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,7 @@ class StreamFacts:
     """What a stream of a voice will be like."""
 
     delay: int
-    """Samples in the client's rate by which what comes back is older than what went in. Of this voice: it holds from
-    the first piece that was fed with it."""
+    """Samples in the client's rate by which what comes back is older than what went in, once this voice is heard."""
     hop: int
     """Samples in the client's rate that are computed at a time, rounded."""
     exact: bool

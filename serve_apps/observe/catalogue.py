@@ -12,7 +12,9 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 180.0, 600.0)
 WAITS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0, 300.0, 1200.0)
+TURNS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.5)
 FACTORS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5, 2.0, 5.0)
+BLOCKS = (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 1.0)
 CALLS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0)
 FRAMES = (50.0, 100.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 12000.0, 16000.0)
 
@@ -88,6 +90,16 @@ METRICS: tuple[Metric, ...] = (
     Metric("rocktop_voice_loads_total", "counter", "voices", "voices opened by a replica"),
     Metric("rocktop_voice_load_seconds", "histogram", "s", "opening of one voice", (), SECONDS),
     Metric("rocktop_voice_evictions_total", "counter", "voices", "voices let go to keep the bound"),
+    # live: the computing
+    Metric("rocktop_live_turn_seconds", "histogram", "s", "one turn: about a hop of each stream in it", (), TURNS),
+    Metric("rocktop_live_turn_streams", "histogram", "streams", "streams computed together in a turn", (), CALLS),
+    Metric("rocktop_live_wait_seconds", "histogram", "s", "time that blocks waited for their first turn", (), WAITS),
+    Metric("rocktop_live_work_seconds_total", "counter", "s", "time in turns; over the time that passed: how busy"),
+    Metric("rocktop_live_load", "gauge", "share", "share of the time that is promised to live sessions"),
+    Metric("rocktop_live_seats", "gauge", "sessions", "sessions that sit", ("pace",)),
+    Metric("rocktop_live_refused_total", "counter", "sessions", "sessions that were not let in", ("reason",)),
+    Metric("rocktop_live_parked", "gauge", "sessions", "sessions kept for a client that may come back"),
+    Metric("rocktop_live_parked_bytes", "gauge", "bytes", "their states"),
     # downloads kept
     Metric("rocktop_cache_hits_total", "counter", "requests", "downloads answered by the cache"),
     Metric("rocktop_cache_misses_total", "counter", "requests", "downloads that had to be made"),
@@ -104,6 +116,41 @@ METRICS: tuple[Metric, ...] = (
     Metric("rocktop_jobs", "gauge", "jobs", "jobs that wait or run", ("status",)),
     Metric("rocktop_jobs_finished_total", "counter", "jobs", "jobs that ended", ("kind", "status")),
     Metric("rocktop_job_wait_seconds", "histogram", "s", "time from a job's creation to its start", ("kind",), WAITS),
+    # live sessions
+    Metric("rocktop_live_sessions", "gauge", "sessions", "live sessions connected to a gateway"),
+    Metric(
+        "rocktop_live_connections_total",
+        "counter",
+        "connections",
+        "connections that ended: ended, parked (the session may go on), failed or refused",
+        ("outcome",),
+    ),
+    Metric(
+        "rocktop_live_blocks_total",
+        "counter",
+        "blocks",
+        "blocks answered: converted, bypassed, late or lost (the take instead)",
+        ("answer",),
+    ),
+    Metric("rocktop_live_audio_seconds_total", "counter", "s", "length of the blocks answered"),
+    Metric(
+        "rocktop_live_answer_seconds",
+        "histogram",
+        "s",
+        "time from a block's arrival to its answer, of blocks with deadlines",
+        (),
+        BLOCKS,
+    ),
+    Metric("rocktop_live_compute_seconds", "histogram", "s", "work of one call for a live session", (), BLOCKS),
+    Metric("rocktop_live_queue_seconds", "histogram", "s", "time that a call for a live session waited", (), BLOCKS),
+    Metric(
+        "rocktop_live_delay_seconds",
+        "histogram",
+        "s",
+        "by how much answers are older than their blocks, at the start of a session",
+        (),
+        BLOCKS,
+    ),
     # HTTP
     Metric("rocktop_http_requests_total", "counter", "requests", "requests answered", ("method", "route", "status")),
     Metric("rocktop_http_request_seconds", "histogram", "s", "time to the end of the answer", ("route",), SECONDS),

@@ -66,6 +66,28 @@ class Metrics:
         """A replica opened a voice. How many it holds and lets go is looked up by ``watch``."""
         self._to.observe("rocktop_voice_load_seconds", seconds)
 
+    # live
+
+    def live_turn(self, seconds: float, waited: Sequence[float], streams: int) -> None:
+        """A turn of the computing thread; ``waited``: of the feeds that it began."""
+        self._to.observe("rocktop_live_turn_seconds", seconds)
+        self._to.observe("rocktop_live_turn_streams", streams)
+        self._to.add("rocktop_live_work_seconds_total", seconds)
+        for wait in waited:
+            self._to.observe("rocktop_live_wait_seconds", wait)
+
+    def live_house(self, load: float, live: int, free: int, parked: int, parked_bytes: int) -> None:
+        """How full the desk is."""
+        self._to.set("rocktop_live_load", load)
+        self._to.set("rocktop_live_seats", live, pace="live")
+        self._to.set("rocktop_live_seats", free, pace="free")
+        self._to.set("rocktop_live_parked", parked)
+        self._to.set("rocktop_live_parked_bytes", parked_bytes)
+
+    def live_refused(self, reason: str) -> None:
+        """A session was not let in: ``load``, ``sessions`` or ``slow``."""
+        self._to.add("rocktop_live_refused_total", reason=reason)
+
     # jobs
 
     def jobs(self, queued: int, running: int) -> None:
@@ -80,6 +102,32 @@ class Metrics:
     def job_finished(self, kind: str, status: str) -> None:
         """A job is final."""
         self._to.add("rocktop_jobs_finished_total", kind=kind, status=status)
+
+    # live sessions
+
+    def live_sessions(self, sessions: int) -> None:
+        """How many connections of live sessions there are now."""
+        self._to.set("rocktop_live_sessions", sessions)
+
+    def live_began(self, delay: float) -> None:
+        """A session was let in; ``delay``: seconds by which its answers are older than their blocks."""
+        self._to.observe("rocktop_live_delay_seconds", delay)
+
+    def live_computed(self, seconds: float, waited: float) -> None:
+        """One call of the engine for a session."""
+        self._to.observe("rocktop_live_compute_seconds", seconds)
+        self._to.observe("rocktop_live_queue_seconds", waited)
+
+    def live_answered(self, answer: str, audio_seconds: float, seconds: float | None) -> None:
+        """A block was answered, ``seconds`` after it came if it has a deadline. answer: see the catalogue."""
+        self._to.add("rocktop_live_blocks_total", answer=answer)
+        self._to.add("rocktop_live_audio_seconds_total", audio_seconds)
+        if seconds is not None:
+            self._to.observe("rocktop_live_answer_seconds", seconds)
+
+    def live_ended(self, outcome: str) -> None:
+        """A connection ended: see the catalogue."""
+        self._to.add("rocktop_live_connections_total", outcome=outcome)
 
     # HTTP
 

@@ -1,0 +1,103 @@
+"""The voices of one process, live: each put together once and shared by its streams."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+from actors.content import ContentActor
+from actors.pitch import PitchActor
+from actors.voice_cache import VoiceCache
+from rocktop_ray.convert import Converter
+from rocktop_ray.live.converter import LiveConverter, LiveLayout
+from rocktop_ray.settings import ConvertSettings
+
+
+@dataclass(frozen=True)
+class LiveVoice:
+    """A voice that streams."""
+
+    converter: LiveConverter
+    exact: bool
+    """Whether none of its stages runs over windows."""
+    defaults: ConvertSettings
+    """The voice's own settings."""
+
+
+class LiveActor:
+    """Live converters by voice. ``ref`` names a voice as ``voices`` understands it. Safe in threads."""
+
+    def __init__(
+        self,
+        voices: VoiceCache[Any],
+        content: ContentActor,
+        pitch: PitchActor,
+        *,
+        layout: LiveLayout | None = None,
+        windows: LiveLayout | None = None,
+        extractor: str | None = None,
+        most: int = 4,
+    ) -> None:
+        """
+        Args:
+            layout: how streams of exact voices are cut.
+            windows: the same of the others.
+            extractor: name of the pitch extractor; None is each voice's own choice.
+            most: voices that are kept, the longest unused goes first. A stream keeps its own as long as it lasts.
+        """
+        self._voices, self._content, self._pitch, self._extractor = voices, content, pitch, extractor
+        self._layout, self._windows, self._most = layout, windows, most
+        self._guard = Lock()
+        self._made: OrderedDict[str, Future[tuple[LiveVoice, ExitStack]]] = OrderedDict()
+
+    def ready(self, ref: Any) -> LiveVoice | None:
+        """The voice if it is there. Quick."""
+        with self._guard:
+            made = self._made.get(ref.id)
+            if made is None or not made.done() or made.exception() is not None:
+                return None
+            self._made.move_to_end(ref.id)
+            return made.result()[0]
+
+    def open(self, ref: Any) -> LiveVoice:
+        """The voice, put together if it is not there. Blocks; calls for one voice share the work.
+
+        Raises SettingsError for a voice that has no streaming form, and RocktopError as opening it does.
+        """
+        with self._guard:
+            made = self._made.get(ref.id)
+            mine = made is None
+            if made is None:
+                made = self._made[ref.id] = Future()
+        if mine:
+            try:
+                made.set_result(self._make(ref))
+            except BaseException as error:
+                with self._guard:
+                    del self._made[ref.id]
+                made.set_exception(error)
+                raise
+            self._trim()
+        return made.result()[0]
+
+    def _make(self, ref: Any) -> tuple[LiveVoice, ExitStack]:
+        with ExitStack() as held:
+            voice = held.enter_context(self._voices.lease(ref)).voice
+            spec = voice.model.spec
+            extractor = self._pitch.extractor(self._extractor or voice.default_extractor) if spec.uses_f0 else None
+            encoder = self._content.encoder(spec.content.name)
+            parts = Converter(encoder, extractor, voice.model, voice.index, median_f0=voice.info.median_f0)
+            converter = LiveConverter(parts, self._windows, name=ref.id)
+            defaults = ConvertSettings.from_mapping(voice.info.defaults)
+            return LiveVoice(converter, False, defaults), held.pop_all()
+
+    def _trim(self) -> None:
+        with self._guard:
+            done = [name for name, made in self._made.items() if made.done()]
+            gone = [self._made.pop(name) for name in done[: max(0, len(done) - self._most)]]
+        for made in gone:
+            made.result()[1].close()

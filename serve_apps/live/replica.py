@@ -1,0 +1,160 @@
+"""Deployments ``Live`` and ``LiveDesk``.
+
+Both are light to start: what is heavy is loaded at the first stream, or some seconds after the start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import serve
+
+from rocktop_ray.errors import RocktopError
+from serve_apps.config import ServeConfig, StageConfig
+from serve_apps.jobs.remote import Refused
+from serve_apps.live.desk import LocalDesk
+from serve_apps.live.door import Address, Door
+from serve_apps.observe.logs import configure_logging
+
+if TYPE_CHECKING:
+    from serve_apps.live.local import LocalEngine
+    from serve_apps.voices import VoiceShelf
+
+DESK_STAGE = StageConfig(cpus=0.05, concurrency=10_000)
+"""How the desk is placed: always one."""
+LEAVE_SECONDS = 20.0
+"""How long a replica that is to stop answers sessions that are on their way elsewhere."""
+ENGINE_METHODS = frozenset({"open", "feed", "forget"})
+DESK_METHODS = frozenset({"admit", "renew", "leave", "park", "take"})
+_log = logging.getLogger(__name__)
+
+
+class LiveReplica:
+    """Deployment ``Live``: a ``LocalEngine`` with a side door. Serve makes replicas inside their event loop."""
+
+    def __init__(self, config: ServeConfig) -> None:
+        configure_logging()
+        self._config = config
+        self._name = serve.get_replica_context().replica_id.unique_id
+        self._loading: asyncio.Task[tuple[LocalEngine, VoiceShelf]] | None = None
+        self._door = Door(self._name, self._answer)
+        self._opening = asyncio.get_running_loop().create_task(self._open_door())
+        self._preloading = asyncio.get_running_loop().create_task(self._preload())
+
+    async def where(self) -> Address | None:
+        """The side door; None if there is none."""
+        return await asyncio.shield(self._opening)
+
+    async def call(self, method: str, args: tuple[Any, ...]) -> Any:
+        """What a method of the engine returns, or its error as ``Refused``."""
+        try:
+            return await self._answer((method, args))
+        except RocktopError as error:
+            return Refused(error)
+
+    async def check_health(self) -> None:
+        """Raises if the computing thread died; Serve replaces such a replica, and one that does not answer."""
+        if self._loading is not None and self._loading.done() and self._loading.exception() is None:
+            self._loading.result()[0].check()
+
+    async def __del__(self) -> None:
+        """Serve awaits it when the replica is to stop."""
+        self._preloading.cancel()
+        await self._door.leave(LEAVE_SECONDS)
+        if self._loading is not None and self._loading.done() and self._loading.exception() is None:
+            self._loading.result()[0].close()
+
+    async def _answer(self, call: tuple[str, tuple[Any, ...]]) -> Any:
+        method, args = call
+        if method not in ENGINE_METHODS:
+            raise ValueError(f"an engine has no method {method!r}")
+        engine, _ = await self._loaded()
+        try:
+            return await getattr(engine, method)(*args)
+        except RocktopError:
+            raise
+        except Exception as error:
+            _log.exception("a live call failed")
+            raise RocktopError(
+                "the live engine failed unexpectedly; the server's log says why", stage="live"
+            ) from error
+
+    async def _loaded(self) -> tuple[LocalEngine, VoiceShelf]:
+        if self._loading is None or (self._loading.done() and self._loading.exception() is not None):
+            self._loading = asyncio.get_running_loop().create_task(self._load())
+        return await asyncio.shield(self._loading)
+
+    async def _load(self) -> tuple[LocalEngine, VoiceShelf]:
+        return await asyncio.to_thread(build_engine, self._config, self._name)
+
+    async def _preload(self) -> None:
+        """Open the configured voices in the background."""
+        await asyncio.sleep(self._config.live.preload_seconds)
+        if not self._config.live.preload:
+            return
+        engine, shelf = await self._loaded()
+        for name in self._config.live.preload:
+            try:
+                await engine.warm(await asyncio.to_thread(shelf.refer, name))
+            except RocktopError as error:
+                _log.warning(
+                    "voice not ready for streams", extra={"voice": name, "code": error.code, "reason": error.message}
+                )
+
+    async def _open_door(self) -> Address | None:
+        if os.environ.get("RAY_USE_TLS", "0") == "1":  # the side door would not be encrypted
+            return None
+        try:
+            return await self._door.open(ray.util.get_node_ip_address())
+        except OSError as error:
+            _log.warning("no side door: blocks go over Serve", extra={"reason": str(error)})
+            return None
+
+
+def build_engine(config: ServeConfig, name: str) -> tuple[LocalEngine, VoiceShelf]:
+    """The engine of a process, and where its voices come from. Streams have no form for a GPU: it computes here."""
+    from actors.content import ContentActor
+    from actors.live import LiveActor
+    from actors.pitch import PitchActor
+    from actors.threads import use_threads
+    from rocktop_ray.live.converter import LiveLayout
+    from serve_apps.live.local import LocalEngine
+    from serve_apps.replicas import open_voices
+
+    live = config.live
+    use_threads(live.threads)
+    shelf, voices = open_voices(config.model_copy(update={"device": "cpu"}))
+    actor = LiveActor(
+        voices,
+        ContentActor("cpu"),
+        PitchActor("cpu"),
+        layout=LiveLayout(**live.layout.model_dump()),
+        windows=LiveLayout(**live.windows.model_dump()),
+        extractor=live.pitch,
+        most=config.voices.max_loaded,
+    )
+    return LocalEngine(actor, live, name=name), shelf
+
+
+class DeskReplica:
+    """Deployment ``LiveDesk``: one ``LocalDesk`` for all gateways. Asked through ``remote.RemoteDesk``."""
+
+    def __init__(self, config: ServeConfig) -> None:
+        configure_logging()
+        self._desk = LocalDesk(config.live)
+
+    async def call(self, method: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """What a method of the desk returns, or its error as ``Refused``."""
+        if method not in DESK_METHODS:
+            raise ValueError(f"a desk has no method {method!r}")
+        try:
+            return await getattr(self._desk, method)(*args, **options)
+        except RocktopError as error:
+            return Refused(error)
+
+    async def check_health(self) -> None:
+        """Answers while the event loop runs; Serve replaces a replica that does not."""

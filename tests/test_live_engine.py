@@ -1,0 +1,296 @@
+"""Who computes live sessions, without Ray: batches, kept streams, states that move; and the desk with its bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from live_voices import RATE, TinyVoices, cut, feeds, take, whole
+
+from rocktop_ray.errors import (
+    AudioError,
+    BusyError,
+    SessionGoneError,
+    SessionTakenError,
+    SettingsError,
+    StateMissingError,
+    StorageError,
+    StreamStateError,
+)
+from rocktop_ray.protocols import Array
+from rocktop_ray.settings import ConvertSettings
+from serve_apps.config import LiveConfig
+from serve_apps.live.admission import fits, longest_turn, promised
+from serve_apps.live.desk import LocalDesk
+from serve_apps.live.engine import LEASE_SECONDS, Fed, Feed, HopCost, Piece
+from serve_apps.live.local import LocalEngine
+from serve_apps.orders import VoiceRef
+
+ANNA, BERTA = VoiceRef("anna", "anna"), VoiceRef("berta", "berta")
+
+
+@pytest.fixture
+def engine() -> Iterator[LocalEngine]:
+    made = LocalEngine(TinyVoices(), LiveConfig(kept=4))
+    yield made
+    made.close()
+
+
+async def fed_all(engine: LocalEngine, sent: list[Feed]) -> tuple[Array, list[Fed]]:
+    answers = [await engine.feed(feed) for feed in sent]
+    return np.concatenate([wave for answer in answers for wave in answer.waves]), answers
+
+
+def test_a_session_is_the_librarys_stream_whatever_the_pieces(engine: LocalEngine) -> None:
+    blocks = cut(take(1.0), 1764, 5000, 1, 777)
+    expected = whole("anna", blocks)
+    for at_once in (1, 3):
+        wave, answers = asyncio.run(fed_all(engine, feeds(f"s{at_once}", "anna", blocks, at_once=at_once)))
+        assert np.array_equal(wave, expected)
+        assert all(answer.seconds > 0 and answer.waited >= 0 and answer.replica == "here" for answer in answers)
+
+
+def test_another_process_goes_on_from_the_state_to_the_bit(engine: LocalEngine) -> None:
+    other = LocalEngine(TinyVoices())
+    blocks = cut(take(0.8), 1764)
+    expected = whole("anna", blocks)
+    sent = feeds("s", "anna", blocks)
+
+    async def moving() -> list[Array]:
+        waves, state = [], None
+        for n, feed in enumerate(sent):
+            here = (engine, other)[n // 5 % 2]
+            if n % 5 == 0 and n:
+                with pytest.raises(StateMissingError):
+                    await here.feed(feed)
+                feed = replace(feed, state=state)
+            answer = await here.feed(feed)
+            waves += answer.waves
+            state = answer.state
+        return waves
+
+    assert np.array_equal(np.concatenate(asyncio.run(moving())), expected)
+    other.close()
+
+
+def test_kept_streams_are_few_and_never_of_another_block(engine: LocalEngine) -> None:
+    blocks = cut(take(0.2), 1764)
+
+    async def run() -> None:
+        for n in range(5):
+            await engine.feed(feeds(f"s{n}", "anna", blocks)[0])
+        with pytest.raises(StateMissingError):
+            await engine.feed(feeds("s0", "anna", blocks)[1])
+        with pytest.raises(StateMissingError):
+            await engine.feed(feeds("s4", "anna", blocks)[2])
+        await engine.feed(feeds("s3", "anna", blocks)[1])
+        await engine.forget("s3")
+        with pytest.raises(StateMissingError):
+            await engine.feed(feeds("s3", "anna", blocks)[2])
+
+    asyncio.run(run())
+
+
+def test_sessions_are_computed_together_and_change_nothing(engine: LocalEngine) -> None:
+    takes = [cut(take(0.6, seed), 1764) for seed in range(4)]
+    sent = [feeds(f"s{n}", ("anna", "berta")[n == 3], blocks) for n, blocks in enumerate(takes)]
+
+    async def together() -> list[tuple[Array, list[Fed]]]:
+        return await asyncio.gather(*(fed_all(engine, own) for own in sent))
+
+    results = asyncio.run(together())
+    for n, (wave, _) in enumerate(results):
+        assert np.abs(wave - whole(("anna", "berta")[n == 3], takes[n])).max() < 1e-5
+    assert max(answer.together for _, answers in results[:3] for answer in answers) > 1
+    assert all(answer.together == 1 for answer in results[3][1])
+
+
+def test_those_with_deadlines_go_first(engine: LocalEngine) -> None:
+    long = feeds("long", "anna", [take(8.0)], live=False)[0]
+    short = feeds("short", "anna", cut(take(0.2), 1764))
+
+    async def run() -> tuple[float, float]:
+        began = time.monotonic()
+        background = asyncio.create_task(engine.feed(long))
+        await asyncio.sleep(0.01)
+        await fed_all(engine, short)
+        early = time.monotonic() - began
+        assert not background.done()
+        await background
+        return early, time.monotonic() - began
+
+    early, late = asyncio.run(run())
+    assert early < late / 2
+
+
+def test_one_that_fails_fails_alone_and_can_go_on(engine: LocalEngine) -> None:
+    blocks = cut(take(0.4), 1764)
+    good, bad = feeds("good", "anna", blocks), feeds("bad", "anna", blocks)
+    broken = replace(bad[2], pieces=(Piece(blocks[2] * np.float32(np.nan), ConvertSettings()),))
+
+    async def run() -> Array:
+        state = (await fed_all(engine, bad[:2]))[1][-1].state
+        wave, *failed = await asyncio.gather(
+            fed_all(engine, good),
+            engine.feed(broken),
+            engine.feed(replace(bad[2], session="new", seq=0, pieces=(Piece(blocks[0], ConvertSettings(speaker=9)),))),
+            engine.feed(replace(bad[2], session="none", pieces=())),
+            engine.feed(replace(bad[2], state=b"\x05\0\0\0junk!")),
+            return_exceptions=True,
+        )
+        assert [type(error) for error in failed] == [AudioError, SettingsError, AudioError, StreamStateError]
+        await fed_all(engine, [replace(bad[2], state=state), *bad[3:]])
+        return wave[0]
+
+    assert np.array_equal(asyncio.run(run()), whole("anna", blocks))
+
+
+def test_the_voice_changes_under_way_and_moves_while_it_does(engine: LocalEngine) -> None:
+    other = LocalEngine(TinyVoices())
+    blocks = cut(take(1.2), 1764)
+    sent = feeds("s", "anna", blocks[:10]) + feeds("s", "berta", blocks)[10:]
+
+    async def run(moves: bool) -> Array:
+        waves, state = [], None
+        for n, feed in enumerate(sent):
+            here = other if moves and n >= 12 else engine
+            answer = await here.feed(replace(feed, session=f"s{moves}", state=state if moves and n == 12 else None))
+            waves += answer.waves
+            state = answer.state
+        assert answer.delay == (await engine.open(BERTA, RATE, 1, ConvertSettings())).delay
+        return np.concatenate(waves)
+
+    stayed, moved = asyncio.run(run(False)), asyncio.run(run(True))
+    assert np.array_equal(stayed, moved)
+    later = slice(1764 * 22, None)
+    assert np.array_equal(stayed[: 1764 * 10], whole("anna", blocks)[: 1764 * 10])
+    assert np.abs(stayed[later] - whole("anna", blocks)[later]).max() > 0.01
+    other.close()
+
+
+def test_opening_tells_what_a_stream_will_be_like(engine: LocalEngine) -> None:
+    facts = asyncio.run(engine.open(ANNA, RATE, 1764, ConvertSettings()))
+    assert facts.delay > 0 and facts.hop == 1764 and facts.settings_default.key == 1.0
+    assert facts.cost.voice == "anna" and facts.cost.hop == 0.04 and 0 < facts.cost.fixed + facts.cost.each < 5
+    for rate, settings in ((7000, ConvertSettings()), (RATE, ConvertSettings(speaker=9))):
+        with pytest.raises(SettingsError):
+            asyncio.run(engine.open(ANNA, rate, 1, settings))
+
+
+def test_admission_adds_up_what_hops_cost() -> None:
+    anna, berta = HopCost("a", 0.004, 0.006, 0.04), HopCost("b", 0.02, 0.02, 0.1)
+    assert promised([anna], 1) == pytest.approx(0.25) and promised([anna] * 4, 1) == pytest.approx(0.7)
+    assert promised([anna, anna], 2) == pytest.approx(0.25) and promised([anna, berta], 1) == pytest.approx(0.65)
+    assert longest_turn([anna] * 3, 2) == pytest.approx(0.4) and promised([], 1) == longest_turn([], 1) == 0
+    assert fits([anna] * 4, 1, 0.71) and not fits([anna] * 5, 1, 0.71) and fits([anna] * 8, 2, 0.71)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+COST = HopCost("anna", 0.004, 0.006, 0.04)
+
+
+def sit(desk: LocalDesk, session: str, live: bool = True, cost: HopCost = COST) -> Any:
+    return desk.admit(session, ANNA, RATE, live, sitting=session, cost=cost)
+
+
+def test_the_desk_lets_in_as_many_as_can_be_served() -> None:
+    async def run() -> None:
+        desk = LocalDesk(LiveConfig(load=0.71, free_sessions=1, sessions=6), Clock())
+        for n in range(4):
+            await sit(desk, f"s{n}")
+        with pytest.raises(BusyError) as error:
+            await sit(desk, "s4")
+        assert error.value.retry_after > 0
+        await sit(desk, "free", live=False)
+        with pytest.raises(BusyError):
+            await sit(desk, "free2", live=False)
+        house = await desk.renew("s0", "s0")
+        assert house.sessions == 5 and house.load == pytest.approx(0.7) and not house.wanted
+        await desk.leave("s0", "s0")
+        await sit(desk, "s4")
+        with pytest.raises(BusyError):  # a dearer voice in place of the old one: the old one stays
+            await sit(desk, "s1", cost=replace(COST, voice="berta", each=0.03))
+        assert (await desk.renew("s1", "s1")).sessions == 5
+        with pytest.raises(BusyError, match="choose another voice"):
+            await sit(LocalDesk(LiveConfig(), Clock()), "s", cost=replace(COST, each=0.1))
+
+    asyncio.run(run())
+
+
+def test_leases_end_and_parked_sessions_too() -> None:
+    async def run() -> None:
+        clock = Clock()
+        desk = LocalDesk(LiveConfig(resume_seconds=30), clock)
+        await sit(desk, "s")
+        await desk.park("s", "secret", b"one", sitting="s")
+        clock.now += LEASE_SECONDS + 1
+        with pytest.raises(SessionGoneError):
+            await desk.renew("s", "s")
+        for session, secret in (("s", "wrong"), ("t", "secret"), ("t", "")):
+            with pytest.raises(SessionGoneError):
+                await desk.take(session, secret, sitting="new")
+        assert await desk.take("s", "secret", sitting="new") == b"one"
+        with pytest.raises(SessionTakenError):
+            await desk.renew("s", "s")
+        with pytest.raises(SessionTakenError):
+            await desk.park("s", "secret", b"two", sitting="s")
+        await desk.admit("s", ANNA, RATE, True, sitting="new", cost=COST)
+        await desk.park("s", "secret", b"three", sitting="new")
+        await desk.leave("s", "new", keep=True)
+        clock.now += 31
+        with pytest.raises(SessionGoneError):
+            await desk.take("s", "secret", sitting="later")
+
+    asyncio.run(run())
+
+
+def test_a_second_connection_asks_the_first_to_park() -> None:
+    async def run() -> None:
+        desk = LocalDesk(LiveConfig())
+        await sit(desk, "s")
+        await desk.park("s", "secret", b"old", sitting="s")
+        taking = asyncio.create_task(desk.take("s", "secret", sitting="new"))
+        while not (await desk.renew("s", "s")).wanted:
+            await asyncio.sleep(0.01)
+        await desk.park("s", "secret", b"new", sitting="s")
+        await desk.leave("s", "s", keep=True)
+        assert await taking == b"new"
+        with pytest.raises(SessionTakenError):
+            await sit(desk, "s")
+
+    asyncio.run(run())
+
+
+def test_what_is_parked_is_bounded() -> None:
+    async def run() -> None:
+        desk = LocalDesk(LiveConfig(parked=3, parked_bytes=1 << 20, state_bytes=1 << 19), Clock())
+        with pytest.raises(StorageError):
+            await desk.park("big", "x", bytes((1 << 19) + 1), sitting="big")
+        await sit(desk, "sits")
+        for n, session in enumerate(("sits", "a", "b", "c")):
+            await desk.park(session, "x", bytes([n]), sitting=session)
+        with pytest.raises(SessionGoneError):
+            await desk.take("a", "x", sitting="new")
+        assert await desk.take("b", "x", sitting="new") == b"\2"
+        await desk.leave("b", "new", keep=True)
+        for session in ("d", "e"):
+            await desk.park(session, "x", bytes(1 << 19), sitting=session)
+        assert await desk.take("e", "x", sitting="new") == bytes(1 << 19)
+        with pytest.raises(SessionGoneError):
+            await desk.take("c", "x", sitting="new")
+        with pytest.raises(SessionTakenError):
+            await desk.park("e", "other", b"", sitting="new")
+
+    asyncio.run(run())
