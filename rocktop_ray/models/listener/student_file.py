@@ -74,7 +74,7 @@ def write_student(path: Path, kind: str, net: nn.Module, config: Any, about: Stu
 def read_student(
     path: Path, kind: str, build: Callable[[Config], Student], sizes: type[Config]
 ) -> tuple[Student, StudentAbout]:
-    """A student of a kind, whose sizes are a dataclass. Raises VoiceNotFoundError, or VoiceFormatError with a report."""
+    """A student of a kind, of sizes in a dataclass. Raises VoiceNotFoundError, or VoiceFormatError with a report."""
     if not path.is_file():
         raise VoiceNotFoundError(f"there is no file {path}")
     try:
@@ -118,7 +118,7 @@ def _config(kind: type[Config], given: dict[str, Any]) -> Config:
         value = getattr(config, name)
         if name in _LARGEST and not (type(value) is int and 1 <= value <= _LARGEST[name]):
             raise ValueError(f"{name} {value!r} is not in 1 .. {_LARGEST[name]}")
-    lag = sum(config.delays) if isinstance(config, live_net.LiveConfig) else config.lag
+    lag = config.lag  # type: ignore[attr-defined]
     if type(lag) is not int or not 0 <= lag <= _MOST_LAG:
         raise ValueError(f"a lag of {lag!r} frames")
     return config
