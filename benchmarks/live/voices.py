@@ -1,0 +1,29 @@
+"""The two voices of these measurements: the stock one with random weights, and the bundle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rocktop_ray.convert import Converter
+from rocktop_ray.engine import build_engine
+from rocktop_ray.features.content.registry import build_content_encoder
+from rocktop_ray.features.pitch.registry import build_pitch_extractor
+from rocktop_ray.live.converter import LiveConverter
+from rocktop_ray.live.layout import LiveLayout
+from rocktop_ray.voices.open import open_voice
+
+VOICES = ("bundle", "stock")
+
+
+def offline_converter(voice: str, files: dict[str, str]) -> Converter:
+    """``stock``: files of ``benchmarks.compare``; ``bundle``: as installed."""
+    if voice == "bundle":
+        return build_engine("bundle", device="cpu").converter
+    opened = open_voice(files["voice"], index=files["index"])
+    encoder = build_content_encoder("hubert-v2", path=files["hubert"])
+    return Converter(encoder, build_pitch_extractor("rmvpe", path=files["rmvpe"]), opened.model, opened.index)
+
+
+def live_converter(voice: str, files: dict[str, str], offline: Converter, case: dict[str, Any]) -> LiveConverter:
+    """The same voice, live, in hops of ``hop`` frames. The bundle is heard by its listener where there is one."""
+    return LiveConverter(offline, LiveLayout(hop=case["hop"], ahead=case["ahead"]))
