@@ -6,6 +6,7 @@ units are made with a stated look-ahead, and those beyond it, which are made wit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,15 +61,27 @@ class ContentWindow:
         norm = NormState(0.0, np.zeros(dim), np.zeros(dim))
         return ContentState(None if self._stream is None else self._stream.begin(), norm)
 
-    def step(self, state: ContentState, audio: Array, fresh: int, ahead: int) -> tuple[ContentState, Array]:
-        """Audio ``[needs + (fresh + ahead) * 320]`` at 16 kHz -> units ``[fresh + ahead, dim]``.
+    def step(
+        self, states: Sequence[object], audio: Array, fresh: int, ahead: int
+    ) -> tuple[list[ContentState], list[Array]]:
+        """Audio ``[streams, needs + (fresh + ahead) * 320]`` at 16 kHz -> units ``[fresh + ahead, dim]`` of each.
 
         An encoder may come out a unit short; its last one then stands twice.
         """
-        count = fresh + ahead
-        if state.encoder is not None and self._stream is not None:
-            encoder, features = self._stream.step(state.encoder, torch.from_numpy(audio), fresh, ahead)
-            return self._normalised(encoder, state.norm, features.numpy(), fresh)
+        known = [state for state in states if isinstance(state, ContentState)]
+        if self._stream is not None:
+            encoders = [state.encoder for state in known if state.encoder is not None]
+            after, features = self._stream.step_many(encoders, torch.from_numpy(audio), fresh, ahead)
+            made = [
+                self._normalised(encoder, state.norm, rows, fresh)
+                for encoder, state, rows in zip(after, known, features.numpy(), strict=True)
+            ]
+        else:
+            made = [self._alone(state, each, fresh, fresh + ahead) for state, each in zip(known, audio, strict=True)]
+        return [state for state, _ in made], [units for _, units in made]
+
+    def _alone(self, state: ContentState, audio: Array, fresh: int, count: int) -> tuple[ContentState, Array]:
+        """One window, through an encoder that remembers nothing."""
         if isinstance(self._encoder, WhisperEncoder):
             seen = self._encoder.features(audio)[self._left : self._left + count]
             return self._normalised(None, state.norm, seen, fresh)

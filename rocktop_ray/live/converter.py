@@ -1,7 +1,7 @@
-"""A voice, live: hops of a stream through all stages, as ``(state, hop) -> (state', hop')``.
+"""A voice, live: hops of streams through all stages, as ``(state, hop) -> (state', hop')``.
 
 Everything is cut on a fixed grid of hops, so what comes out does not depend on how the caller's blocks were cut. The
-delay is constant and added up from the parts.
+delay is constant and added up from the parts. Streams that are converted together do not touch each other.
 """
 
 from __future__ import annotations
@@ -13,57 +13,30 @@ import numpy as np
 from scipy import signal
 
 from rocktop_ray.audio.highpass import CUTOFF
-from rocktop_ray.chunks import FRAME, PAD
 from rocktop_ray.conversion import blend_protected
 from rocktop_ray.convert import Converter
 from rocktop_ray.errors import SettingsError
 from rocktop_ray.features import formant
 from rocktop_ray.live.acoustic import AcousticState, Draws, acoustic_stream
-from rocktop_ray.live.content import ContentState, ContentWindow
+from rocktop_ray.live.ears import Ears, EarsState, ListenerEars
+from rocktop_ray.live.layout import FIRST_ROW, TAKE_FRAME, LiveLayout
 from rocktop_ray.live.loudness import LoudnessState, begin_loudness, mix_loudness
-from rocktop_ray.live.melody import DEFAULT_HZ, Melody, MelodyState, MelodyWindow
+from rocktop_ray.live.melody import Melody
+from rocktop_ray.live.parts import LiveParts
 from rocktop_ray.live.resample import StreamResampler
 from rocktop_ray.live.vocoder import VocoderState, vocoder_stream
 from rocktop_ray.noise import KeptNoise
 from rocktop_ray.protocols import ENCODER_RATE, TAKE_RATE, Array
 from rocktop_ray.settings import ConvertSettings
 
-TAKE_FRAME = TAKE_RATE // 100
-_OFFSET = PAD // FRAME
-"""Row of the noise tables that belongs to the stream's first frame: that of an offline conversion's."""
+__all__ = ["LiveConverter", "LiveLayout", "LiveState"]
+
 _FADE = TAKE_RATE // 50
 """Samples over which the stream goes over to the take and back: 20 ms."""
 _CUT = TAKE_RATE // 200
 """Samples over which it goes over where there is no time to convert any more: 5 ms."""
-
-
-@dataclass(frozen=True)
-class LiveLayout:
-    """How a stream is cut, in frames of 10 ms; all even, as units come at 50/s.
-
-    Raises SettingsError for values out of range.
-
-    Attributes:
-        hop: frames that are converted at a time, 2..100.
-        ahead: frames that encoder, extractor and acoustic model hear after the newest converted one, 0..100.
-        left: frames before that the encoder hears, 20..1000.
-        pitch_left: frames before that the extractor hears, 4..1000.
-        acoustic_left: frames before that an acoustic model without a streaming form gets, 20..1000.
-    """
-
-    hop: int = 10
-    ahead: int = 10
-    left: int = 150
-    pitch_left: int = 30
-    acoustic_left: int = 60
-
-    def __post_init__(self) -> None:
-        ranges = {"hop": (2, 100), "ahead": (0, _OFFSET), "left": (20, 1000), "acoustic_left": (20, 1000)}
-        ranges["pitch_left"] = (4, 1000)
-        for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or not low <= value <= high or value % 2:
-                raise SettingsError(f"{name} must be an even number of frames from {low} to {high}, not {value!r}")
+_SHAPED = ENCODER_RATE // 5
+"""Samples before a hop that a formant shift hears: 0.2 s."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +48,13 @@ class LiveState:
     entering: Array
     filtered: np.ndarray
     """State of the high-pass."""
+    low: Array
+    """The last of the take at 16 kHz, as much as a formant shift hears again."""
     audio: Array
-    """The last of the take at 16 kHz, as much as is heard again."""
+    """The same with its formants moved, as much as encoder and extractor hear again."""
     take: Array
     """The last of the take at 48 kHz, as much as the stream is late."""
-    content: ContentState
-    melody: MelodyState
+    ears: EarsState
     acoustic: AcousticState
     vocoder: VocoderState
     leaving: Array
@@ -93,43 +67,79 @@ class LiveState:
     """The last 5 ms that came out."""
 
 
+@dataclass
+class _Turn:
+    """One hop of one stream."""
+
+    state: LiveState
+    after: LiveState
+    audio: Array
+    """What the ears are given."""
+    late: Array
+    """The take, as late as what comes out."""
+    settings: ConvertSettings
+    wave: Array | None = None
+
+
 class LiveConverter:
-    """One voice with its encoder, extractor and index, for any number of streams.
+    """One voice with all that a stream of it needs, for any number of streams.
 
     Raises SettingsError if the voice has no streaming form.
     """
 
-    def __init__(self, parts: Converter, layout: LiveLayout | None = None, *, name: str = "") -> None:
+    def __init__(self, parts: LiveParts | Converter, layout: LiveLayout | None = None, *, name: str = "") -> None:
         """``name`` stands in the states of streams, so that they find their voice again."""
-        self.parts, self.layout, self.name = parts, layout or LiveLayout(), name
+        self.parts = parts = LiveParts.of(parts)
+        self.layout, self.name = layout or LiveLayout(), name
         spec = parts.voice.spec
         self._into = StreamResampler(TAKE_RATE, ENCODER_RATE)
         self._out_of = StreamResampler(spec.sample_rate, TAKE_RATE)
         self._highpass = signal.butter(5, CUTOFF, btype="high", fs=ENCODER_RATE, output="sos")
-        self._content = ContentWindow(parts.encoder, self.layout.left // 2)
-        self._melody = None if parts.extractor is None or not spec.uses_f0 else MelodyWindow(parts.extractor)
-        self._before = max(self._content.needs, self.layout.pitch_left * FRAME)
-        self._acoustic = acoustic_stream(parts.voice, self.layout.acoustic_left)
+        self._ears: Ears = parts.ears(self.layout)
+        self._acoustic = acoustic_stream(parts.voice, self.layout.acoustic_left, parts.live_net)
         self._vocoder = vocoder_stream(parts.voice)
         late = (self._vocoder.delay + self._out_of.delay) * TAKE_RATE / spec.sample_rate
-        self.delay = round(self._into.delay + self.layout.ahead * TAKE_FRAME + late)
+        lag = self._ears.lag + self._acoustic.lag
+        self.delay = round(self._into.delay + lag * TAKE_FRAME + late)
         """Samples at 48 kHz by which what comes out of ``step`` is later than what goes in."""
         self.hop = self.layout.hop * TAKE_FRAME
         """Samples at 48 kHz of a hop."""
-        self.warming = -(-self._vocoder.delay // spec.hop) + self.layout.hop
-        """Frames that a voice which joins under way converts before it is heard."""
+        self.parts_exact = {
+            "content": isinstance(self._ears, ListenerEars),
+            "pitch": isinstance(self._ears, ListenerEars),
+            "acoustic": parts.live_net is not None,
+            "vocoder": True,
+        }
+        """Which stages compute every frame once, as it would be in a whole; the others run over windows."""
+        self._rewarming = self._acoustic.warming + -(-self._vocoder.delay // spec.hop) + self.layout.hop
+
+    @property
+    def exact(self) -> bool:
+        """Whether no stage runs over windows."""
+        return all(self.parts_exact.values())
+
+    def facts(self) -> dict[str, object]:
+        """What a stream is like, as plain data."""
+        return {
+            "hop_ms": self.layout.hop * 10,
+            "delay_ms": self.delay * 1000 / TAKE_RATE,
+            "exact": self.exact,
+            "parts_exact": dict(self.parts_exact),
+            "ears_lag_ms": self._ears.lag * 10,
+            "acoustic_lag_ms": self._acoustic.lag * 10,
+            "vocoder_delay_ms": self._vocoder.delay * 1000 / self.parts.voice.spec.sample_rate,
+        }
 
     def begin(self) -> LiveState:
         """The state before the first sample: silence so far."""
-        layout = self.layout
         return LiveState(
             0,
             self._into.begin(),
             np.zeros((len(self._highpass), 2)),
-            np.zeros(self._before + layout.ahead * FRAME, np.float32),
+            np.zeros(_SHAPED, np.float32),
+            np.zeros(self._ears.needs, np.float32),
             np.zeros(self.delay, np.float32),
-            self._content.begin(),
-            MelodyState(np.zeros(0, np.float32), 0.0) if self._melody is None else self._melody.begin(),
+            self._ears.begin(),
             self._acoustic.begin(),
             self._vocoder.begin(),
             self._out_of.begin(),
@@ -139,16 +149,29 @@ class LiveConverter:
             np.zeros(_CUT, np.float32),
         )
 
-    def begin_beside(self, other: LiveConverter, state: LiveState, frames: int) -> LiveState:
+    def begin_beside(self, other: LiveConverter, state: LiveState, frames: int) -> tuple[LiveState, int]:
         """The state of this voice beside another one that has taken the stream to ``state``, at frame ``frames`` of
-        this one's grid. What both remember of the take is taken over.
+        this one's grid, and how many frames it must convert before it is worth hearing.
+
+        What both remember of the take is taken over.
         """
-        fresh = self.begin()
+        fresh, ears = self.begin(), self._ears
         take, audio = (
             np.concatenate([np.zeros(len(own), np.float32), theirs])[len(theirs) :]
             for own, theirs in ((fresh.take, state.take), (fresh.audio, state.audio))
         )
-        return replace(fresh, frames=frames, entering=state.entering, filtered=state.filtered, audio=audio, take=take)
+        heard = ears.same == other._ears.same
+        begun = replace(
+            fresh,
+            frames=frames,
+            entering=state.entering,
+            filtered=state.filtered,
+            low=state.low,
+            audio=audio,
+            take=take,
+            ears=state.ears if heard else fresh.ears,
+        )
+        return begun, self._rewarming + (0 if heard else 50)
 
     def check(self, settings: ConvertSettings) -> None:
         """Raise SettingsError for settings that a stream of this voice cannot follow."""
@@ -168,33 +191,8 @@ class LiveConverter:
         the networks rest, and are given time to hear themselves in before the converted is faded in again. With
         ``skip`` they rest at once, which costs a fade of 5 ms over what came before in place of 20 ms of both.
         """
-        entering, low = self._into.step(state.entering, hop)
-        filtered, carried = signal.sosfilt(self._highpass, low, zi=state.filtered)
-        audio = np.concatenate([state.audio, filtered.astype(np.float32)])
-        take = np.concatenate([state.take, hop])
-        late, kept = take[: self.hop].copy(), take[self.hop :].copy()
-        state = replace(state, entering=entering, filtered=carried, audio=audio[self.layout.hop * FRAME :], take=kept)
-        after = replace(state, frames=state.frames + self.layout.hop)
-        if skip or (bypass and state.wet == 0):
-            if state.wet > 0:
-                late[:_CUT] += (state.ended[::-1] - late[:_CUT]) * np.linspace(1, 0, _CUT, dtype=np.float32)
-            resting = replace(
-                after,
-                acoustic=self._acoustic.begin(),
-                vocoder=self._vocoder.begin(),
-                leaving=self._out_of.begin(),
-                loudness=begin_loudness(),
-                wet=0.0,
-                cold=self.warming,
-                ended=late[-_CUT:].copy(),
-            )
-            return resting, late
-        after, wave = self._converted(after, state, audio, late, settings)
-        wet = 0.0 if bypass or state.cold > 0 else 1.0
-        shares = np.clip(state.wet + np.sign(wet - state.wet) * np.arange(1, self.hop + 1) / _FADE, 0, 1)
-        mixed = (wave if wet == state.wet == 1 else late + (wave - late) * shares).astype(np.float32)
-        cold = max(0, state.cold - self.layout.hop)
-        return replace(after, wet=float(shares[-1]), cold=cold, ended=mixed[-_CUT:].copy()), mixed
+        states, waves = self.step_many([state], [hop], [settings], [bypass], [skip])
+        return states[0], waves[0]
 
     def step_many(
         self,
@@ -202,53 +200,104 @@ class LiveConverter:
         hops: Sequence[Array],
         settings: Sequence[ConvertSettings],
         bypass: Sequence[bool],
-        skip: Sequence[bool],
+        skip: Sequence[bool] | None = None,
     ) -> tuple[list[LiveState], list[Array]]:
-        """``step`` for several streams at once, within 1e-5 of one by one."""
-        made = [
-            self.step(state, hop, wanted, bypass=dry, skip=rest)
-            for state, hop, wanted, dry, rest in zip(states, hops, settings, bypass, skip, strict=True)
-        ]
+        """``step`` for several streams, whose hops go through the networks together; within 1e-5 of one by one."""
+        turns = self._entered(states, hops, settings)
+        skips = skip or [False] * len(turns)
+        rests = [cut or (dry and turn.state.wet == 0) for turn, dry, cut in zip(turns, bypass, skips, strict=True)]
+        working = [turn for turn, rest in zip(turns, rests, strict=True) if not rest]
+        if working:
+            self._convert(working)
+        made = [self._left(turn, dry) for turn, dry in zip(turns, bypass, strict=True)]
         return [state for state, _ in made], [wave for _, wave in made]
 
-    def _converted(
-        self, after: LiveState, state: LiveState, audio: Array, take: Array, settings: ConvertSettings
-    ) -> tuple[LiveState, Array]:
-        """The networks over the newest hop. ``take`` is what sounds at the same time as the result."""
-        parts, layout = self.parts, self.layout
-        fresh, wanted = layout.hop, layout.hop + layout.ahead
-        if settings.formant:
-            audio = formant.shift(audio, ENCODER_RATE, settings.formant)
-        if self._melody is None:
-            silent = np.zeros(wanted, np.float32)
-            melody_state, melody = state.melody, Melody(silent, silent + np.float32(DEFAULT_HZ))
-        else:
-            heard = audio[self._before - layout.pitch_left * FRAME :]
-            melody_state, melody = self._melody.step(state.melody, heard, fresh, layout.ahead, settings)
-        heard = audio[self._before - self._content.needs :]
-        content_state, own = self._content.step(state.content, heard, fresh // 2, layout.ahead // 2)
-        blended = own
-        if parts.index is not None and settings.index_rate > 0:
-            blended = parts.index.search_blend(own, settings.index_rate)
-        doubled = np.repeat(blended, 2, axis=0)
-        if blended is not own and self._melody is not None and settings.protect < 0.5:
-            doubled = blend_protected(doubled, np.repeat(own, 2, axis=0), melody.f0, settings.protect)
-        noise = KeptNoise(settings.seed)
-        row = _OFFSET + state.frames - layout.ahead
-        draws = Draws(noise, row - state.acoustic.frames, settings.temperature)
-        acoustic, latent = self._acoustic.step(state.acoustic, doubled, melody, fresh, settings.speaker, draws)
-        vocoder, wave = self._vocoder.step(
-            state.vocoder, latent, melody, settings.speaker, noise, row - state.vocoder.frames
+    def _entered(
+        self, states: Sequence[LiveState], hops: Sequence[Array], settings: Sequence[ConvertSettings]
+    ) -> list[_Turn]:
+        """The hops at 16 kHz, high-passed, formants moved, and the take as late as what will come out."""
+        entering, low = self._into.step(np.stack([state.entering for state in states]), np.stack(hops))
+        held = np.stack([state.filtered for state in states], axis=1)
+        clean, filtered = signal.sosfilt(self._highpass, low, axis=-1, zi=held)
+        turns = []
+        for place, (state, hop, wanted) in enumerate(zip(states, hops, settings, strict=True)):
+            heard = np.concatenate([state.low, clean[place].astype(np.float32)])
+            fresh = heard[_SHAPED:]
+            if wanted.formant:
+                fresh = formant.shift(heard, ENCODER_RATE, wanted.formant)[_SHAPED:]
+            audio, take = np.concatenate([state.audio, fresh]), np.concatenate([state.take, hop])
+            after = replace(
+                state,
+                frames=state.frames + self.layout.hop,
+                entering=entering[place],
+                filtered=filtered[:, place].copy(),
+                low=heard[len(fresh) :].copy(),
+                audio=audio[len(fresh) :].copy(),
+                take=take[self.hop :].copy(),
+            )
+            turns.append(_Turn(state, after, audio, take[: self.hop].copy(), wanted))
+        return turns
+
+    def _convert(self, turns: Sequence[_Turn]) -> None:
+        """The networks, over one hop of each stream."""
+        fresh, settings = self.layout.hop, [turn.settings for turn in turns]
+        ears, units, melodies = self._ears.step(
+            [turn.state.ears for turn in turns], np.stack([turn.audio for turn in turns]), settings
         )
-        leaving, wave = self._out_of.step(state.leaving, wave)
-        loudness, wave = mix_loudness(state.loudness, take, wave, settings.rms_mix)
-        changed = replace(
-            after,
-            content=content_state,
-            melody=melody_state,
-            acoustic=acoustic,
-            vocoder=vocoder,
-            leaving=leaving,
-            loudness=loudness,
+        blended = [self._retrieved(*each) for each in zip(units, melodies, settings, strict=True)]
+        speakers = [each.speaker for each in settings]
+        noise = [KeptNoise(each.seed) for each in settings]
+        rows = [FIRST_ROW + turn.state.frames - self._ears.lag for turn in turns]
+        draws = [Draws(*each) for each in zip(noise, rows, [each.temperature for each in settings], strict=True)]
+        acoustic, sounds = self._acoustic.step(
+            [turn.state.acoustic for turn in turns], blended, melodies, fresh, speakers, draws
         )
-        return changed, wave
+        late = [row - self._acoustic.lag for row in rows]
+        vocoder, waves = self._vocoder.step([turn.state.vocoder for turn in turns], sounds, speakers, noise, late)
+        leaving, levels = self._out_of.step(np.stack([turn.state.leaving for turn in turns]), np.stack(waves))
+        for place, turn in enumerate(turns):
+            loudness, wave = mix_loudness(turn.state.loudness, turn.late, levels[place], turn.settings.rms_mix)
+            turn.wave = wave
+            turn.after = replace(
+                turn.after,
+                ears=ears[place],
+                acoustic=acoustic[place],
+                vocoder=vocoder[place],
+                leaving=leaving[place],
+                loudness=loudness,
+            )
+
+    def _retrieved(self, units: Array, melody: Melody, settings: ConvertSettings) -> Array:
+        """Units ``[frames, dim]`` at 100/s, moved towards those of the index."""
+        index = self.parts.index
+        if index is None or settings.index_rate == 0:
+            return units
+        blended = index.search_blend(units, settings.index_rate)
+        if self.parts.voice.spec.uses_f0 and settings.protect < 0.5:
+            blended = blend_protected(blended, units, melody.f0, settings.protect)
+        return blended
+
+    def _left(self, turn: _Turn, bypass: bool) -> tuple[LiveState, Array]:
+        """The state after the hop, and what comes out of it."""
+        state, late = turn.state, turn.late
+        if turn.wave is None:
+            if state.wet > 0:
+                late[:_CUT] += (state.ended[::-1] - late[:_CUT]) * np.linspace(1, 0, _CUT, dtype=np.float32)
+            resting = replace(
+                turn.after,
+                acoustic=self._acoustic.begin(),
+                vocoder=self._vocoder.begin(),
+                leaving=self._out_of.begin(),
+                loudness=begin_loudness(),
+                wet=0.0,
+                cold=self._rewarming + self._ears.warming,
+                ended=late[-_CUT:].copy(),
+            )
+            return resting, late
+        wet = 0.0 if bypass or state.cold > 0 else 1.0
+        wave, share = turn.wave, 1.0
+        if not wet == state.wet == 1:
+            shares = np.clip(state.wet + np.sign(wet - state.wet) * np.arange(1, self.hop + 1) / _FADE, 0, 1)
+            wave, share = (late + (wave - late) * shares).astype(np.float32), float(shares[-1])
+        cold = max(0, state.cold - self.layout.hop)
+        return replace(turn.after, wet=share, cold=cold, ended=wave[-_CUT:].copy()), wave

@@ -71,12 +71,15 @@ class Lane:
         if state.samples < 0 or state.stream.frames != self.hops(state.samples) * self.converter.layout.hop:
             raise StreamStateError("the state of the stream holds numbers that do not go together")
 
-    def beside(self, other: Lane, state: LaneState) -> LaneState:
-        """The state to begin at, for a voice that joins a stream under way: silent so far, but it knows the take."""
+    def beside(self, other: Lane, state: LaneState) -> tuple[LaneState, int]:
+        """The state to begin at, for a voice that joins a stream under way: silent so far, but it knows the take.
+
+        And how many frames of 10 ms it must convert before it is worth hearing.
+        """
         inputs = np.concatenate([np.zeros(self._inputs, np.float32), state.inputs])[-self._inputs :]
-        hops = self.hops(state.samples)
-        stream = self.converter.begin_beside(other.converter, state.stream, hops * self.converter.layout.hop)
-        return replace(self.begin(), stream=stream, samples=state.samples, inputs=inputs)
+        frames = self.hops(state.samples) * self.converter.layout.hop
+        stream, warming = self.converter.begin_beside(other.converter, state.stream, frames)
+        return replace(self.begin(), stream=stream, samples=state.samples, inputs=inputs), warming
 
 
 class LaneRun:

@@ -1,4 +1,4 @@
-"""The melody of a stream: F0 over a window of the audio, then key, autotune and what else a caller may set."""
+"""The melody of a stream: F0 over a window of the audio; key, autotune and what else a caller may set."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rocktop_ray.features.pitch import curves
+from rocktop_ray.features.pitch.fcpe import FcpeExtractor
 from rocktop_ray.protocols import Array, PitchExtractor
 from rocktop_ray.settings import ConvertSettings
 
@@ -35,30 +36,37 @@ class Melody:
 
 
 class MelodyWindow:
-    """An extractor over windows of a stream."""
+    """An extractor over windows of streams."""
 
     def __init__(self, extractor: PitchExtractor) -> None:
         self._extractor = extractor
 
-    def begin(self) -> MelodyState:
-        """Nothing heard yet."""
-        return MelodyState(np.zeros(_PAST, np.float32), 0.0)
+    def step(self, audio: Array, frames: int) -> list[Array]:
+        """Audio ``[streams, n * 160]`` at 16 kHz -> F0 of the last ``frames`` in Hz, 0 = unvoiced, for each stream."""
+        if isinstance(self._extractor, FcpeExtractor) and len(audio) > 1:
+            found = list(self._extractor.f0_many(audio))
+        else:
+            found = [self._extractor.f0(each) for each in audio]
+        return [f0[: audio.shape[1] // 160][-frames:] for f0 in found]
 
-    def step(
-        self, state: MelodyState, audio: Array, fresh: int, ahead: int, settings: ConvertSettings
-    ) -> tuple[MelodyState, Melody]:
-        """Audio ``[n * 160]`` at 16 kHz, of whose frames ``fresh`` are new and the last ``ahead`` not sure yet."""
-        found = self._extractor.f0(audio)[: len(audio) // 160][-(fresh + ahead) :]
-        heard = np.concatenate([state.past, found])
-        f0 = curves.median_filter(heard, settings.median_radius) if settings.median_radius else heard
-        f0 = curves.shift(f0[_PAST:], settings.key)
-        if settings.autotune:
-            f0 = curves.autotune(f0, scale=settings.scale, root=settings.root, strength=settings.autotune)
-        filled = held(f0, state.sung)
-        if settings.unvoiced == "interpolate":
-            f0 = filled
-        sung = float(filled[fresh - 1]) if state.sung or f0[:fresh].any() else 0.0
-        return MelodyState(heard[fresh : fresh + _PAST].copy(), sung), Melody(f0, filled)
+
+def begin_melody() -> MelodyState:
+    """Nothing heard yet."""
+    return MelodyState(np.zeros(_PAST, np.float32), 0.0)
+
+
+def sung(state: MelodyState, found: Array, fresh: int, settings: ConvertSettings) -> tuple[MelodyState, Melody]:
+    """F0 as heard ``[frames]``, of which the first ``fresh`` are sure -> F0 to sing."""
+    heard = np.concatenate([state.past, found])
+    f0 = curves.median_filter(heard, settings.median_radius) if settings.median_radius else heard
+    f0 = curves.shift(f0[_PAST:], settings.key)
+    if settings.autotune:
+        f0 = curves.autotune(f0, scale=settings.scale, root=settings.root, strength=settings.autotune)
+    filled = held(f0, state.sung)
+    if settings.unvoiced == "interpolate":
+        f0 = filled
+    last = float(filled[fresh - 1]) if state.sung or f0[:fresh].any() else 0.0
+    return MelodyState(heard[fresh : fresh + _PAST].copy(), last), Melody(f0, filled)
 
 
 def held(f0: Array, before: float) -> Array:

@@ -46,11 +46,11 @@ class StreamResampler:
         return np.zeros(self._taps - self.multiple, np.float32)
 
     def step(self, state: Array, block: Array) -> tuple[Array, Array]:
-        """``[n * multiple]`` -> ``[n * made]``, which begins ``delay`` samples (at ``from_rate``) before the block."""
-        joined = np.concatenate([state, block])
-        heard = np.lib.stride_tricks.sliding_window_view(joined, self._taps)[:: self.multiple]
-        out: Array = (np.ascontiguousarray(heard) @ self._weights).reshape(-1)  # an overlapping view would be slow
-        return joined[len(block) :].copy(), out
+        """``[.., n * multiple]`` -> ``[.., n * made]``, which begins ``delay`` samples (at ``from_rate``) earlier."""
+        joined = np.concatenate([state, block], axis=-1)
+        heard = np.lib.stride_tricks.sliding_window_view(joined, self._taps, axis=-1)[..., :: self.multiple, :]
+        out = np.ascontiguousarray(heard) @ self._weights  # an overlapping view would be slow
+        return joined[..., block.shape[-1] :].copy(), out.reshape(*block.shape[:-1], -1)
 
 
 def sinc_weights(at: np.ndarray, half: int, share: float, *, axis: int) -> Array:

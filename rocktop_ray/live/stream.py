@@ -101,10 +101,10 @@ class LiveStream:
         if converter is self._lanes[0].converter:
             return self.delay
         lane, old = Lane(converter, self.rate, self.multiple), self._lanes[0]
-        warming = -(-converter.warming * self.rate // 100)
-        self._until = self.samples + lane.delay + warming
+        begun, warming = lane.beside(old, self._states[0])
+        self._until = self.samples + lane.delay - (-warming * self.rate // 100)
         self._lanes.append(lane)
-        self._states.append(lane.beside(old, self._states[0]))
+        self._states.append(begun)
         return lane.delay
 
     def feed(self, block: Array) -> Array:

@@ -1,11 +1,14 @@
-"""Latent frames of a stream to wave: the exact streaming forms behind one face."""
+"""Latent frames of streams to wave: the exact streaming forms behind one face."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+
 from rocktop_ray.errors import SettingsError
-from rocktop_ray.live.melody import Melody
+from rocktop_ray.live.acoustic import Sound
 from rocktop_ray.models.rvc.stream import DecoderState, DecoderStream
 from rocktop_ray.models.rvc.voice import RvcVoice
 from rocktop_ray.models.singer import stream as singer
@@ -25,14 +28,22 @@ class VocoderStream(Protocol):
         ...
 
     def step(
-        self, state: VocoderState, latent: Array, melody: Melody, speaker: int, noise: Noise, frame_offset: int
-    ) -> tuple[VocoderState, Array]:
-        """Latent ``[latent_dim, frames]`` and melody -> wave ``[frames * hop]``, ``delay`` samples earlier."""
+        self,
+        states: Sequence[VocoderState],
+        sounds: Sequence[Sound],
+        speakers: Sequence[int],
+        noise: Sequence[Noise],
+        rows: Sequence[int],
+    ) -> tuple[list[VocoderState], list[Array]]:
+        """Latent ``[latent_dim, frames]`` of each stream -> wave ``[frames * hop]``, ``delay`` samples earlier.
+
+        ``rows`` are those of the noise's table for the first new frame of each stream.
+        """
         ...
 
 
 class RvcVocoder:
-    """The HiFi-GAN decoder of an RVC voice."""
+    """The HiFi-GAN decoder of an RVC voice. Streams go through it one after the other."""
 
     def __init__(self, voice: RvcVoice) -> None:
         self._voice = voice
@@ -44,13 +55,25 @@ class RvcVocoder:
         return self._stream.begin()
 
     def step(
-        self, state: VocoderState, latent: Array, melody: Melody, speaker: int, noise: Noise, frame_offset: int
-    ) -> tuple[DecoderState, Array]:
+        self,
+        states: Sequence[VocoderState],
+        sounds: Sequence[Sound],
+        speakers: Sequence[int],
+        noise: Sequence[Noise],
+        rows: Sequence[int],
+    ) -> tuple[list[VocoderState], list[Array]]:
         """See ``VocoderStream``."""
-        assert isinstance(state, DecoderState)
-        f0 = melody.f0[: latent.shape[1]] if self._voice.spec.uses_f0 else None
-        embedded = self._voice.speaker_embedding(speaker)
-        return self._stream.step(state, latent, f0, embedded, noise=noise, frame_offset=frame_offset)
+        after: list[VocoderState] = []
+        waves = []
+        for state, sound, speaker, drawn, row in zip(states, sounds, speakers, noise, rows, strict=True):
+            assert isinstance(state, DecoderState)
+            f0 = sound.melody.f0[: sound.latent.shape[1]] if self._voice.spec.uses_f0 else None
+            embedded = self._voice.speaker_embedding(speaker)
+            offset = row - state.frames
+            state, wave = self._stream.step(state, sound.latent, f0, embedded, noise=drawn, frame_offset=offset)
+            after.append(state)
+            waves.append(wave)
+        return after, waves
 
 
 class SingerVocoder:
@@ -65,12 +88,20 @@ class SingerVocoder:
         return self._stream.begin()
 
     def step(
-        self, state: VocoderState, latent: Array, melody: Melody, speaker: int, noise: Noise, frame_offset: int
-    ) -> tuple[singer.VocoderState, Array]:
+        self,
+        states: Sequence[VocoderState],
+        sounds: Sequence[Sound],
+        speakers: Sequence[int],
+        noise: Sequence[Noise],
+        rows: Sequence[int],
+    ) -> tuple[list[VocoderState], list[Array]]:
         """See ``VocoderStream``."""
-        assert isinstance(state, singer.VocoderState)
-        f0 = melody.filled[: latent.shape[1]]
-        return self._stream.step(state, latent, f0, noise=noise, frame_offset=frame_offset)
+        known = [state for state in states if isinstance(state, singer.VocoderState)]
+        latent = np.stack([sound.latent for sound in sounds])
+        f0 = np.stack([sound.melody.filled[: latent.shape[2]] for sound in sounds])
+        offsets = [row - state.frames for state, row in zip(known, rows, strict=True)]
+        after, waves = self._stream.step_many(known, latent, f0, noise, offsets)
+        return list(after), waves
 
 
 def vocoder_stream(voice: VoiceModel) -> VocoderStream:

@@ -28,9 +28,9 @@ class ConvModule(nn.Module):
         self.contract = nn.Linear(inner, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[frames, dim]`` -> ``[frames, dim]``."""
+        """``[.., frames, dim]`` -> ``[.., frames, dim]``, with one more dimension at most."""
         hidden = F.glu(self.expand(self.norm(x)), dim=-1)
-        hidden = F.silu(self.depthwise(hidden.T[None]))[0].T
+        hidden = F.silu(self.depthwise(hidden.mT)).mT
         return x + self.contract(hidden)
 
 
@@ -56,6 +56,13 @@ class FCPE(nn.Module):
     def forward(self, mel: Tensor) -> Tensor:
         """Log-mel ``[mels, frames]`` -> salience ``[frames, bins]`` in 0..1."""
         return torch.cat(list(self.chunks(mel)))
+
+    def together(self, mels: Tensor) -> Tensor:
+        """Log-mels of short takes ``[takes, mels, frames]`` -> salience ``[takes, frames, bins]``, as ``forward``."""
+        x = self.stem_out(F.leaky_relu(self.stem_norm(self.stem_in(mels)))).mT
+        for block in self.blocks:
+            x = block(x)
+        return torch.sigmoid(self.head(self.norm(x)))
 
     def chunks(self, mel: Tensor, size: int = 3000) -> Iterator[Tensor]:
         """The rows of :meth:`forward`, ``size`` frames at a time, each chunk computed with its context.

@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rocktop_ray.features.pitch.checks import HOP, analyse, checked_threshold
+from rocktop_ray.features.pitch.checks import (
+    HOP,
+    analyse,
+    checked,
+    checked_threshold,
+    fit_length,
+    frame_count,
+    is_silent,
+)
 from rocktop_ray.features.pitch.mel import N_FFT, LogMel, pad_audio
 from rocktop_ray.features.pitch.salience import BINS, local_average
 from rocktop_ray.features.pitch.weights import fit, weight_tensors
@@ -43,6 +51,18 @@ class FcpeExtractor:
     def f0(self, audio: Array) -> Array:
         """Audio ``[samples]`` at 16 kHz -> F0 ``[samples // 160 + 1]`` in Hz, 0 = unvoiced. Raises AudioError."""
         return analyse(audio, self._extract)
+
+    @torch.inference_mode()
+    def f0_many(self, audio: Array) -> Array:
+        """Takes of the same length ``[takes, samples]``, at most 30 s, at 16 kHz -> ``f0`` of each, in one pass."""
+        silent = [is_silent(checked(each)) for each in audio]
+        salience = self.network.together(torch.stack([self.mel(each) for each in audio])).cpu().numpy()
+        frames = frame_count(audio.shape[1])
+        found = [
+            np.zeros(frames, np.float32) if nothing else fit_length(self.decode(rows), frames)
+            for nothing, rows in zip(silent, salience, strict=True)
+        ]
+        return np.stack(found)
 
     def decode(self, salience: Array) -> Array:
         """Salience ``[frames, 360]`` -> F0 ``[frames]`` in Hz."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -113,6 +113,25 @@ class RvcVoice:
             draw = self._tensor(table.T * np.float32(temperature))
         latent = self.model.latent(self._tensor(units), pitch, self._speaker(speaker), draw)
         return latent[0].float().cpu().numpy()
+
+    @torch.inference_mode()
+    def latents(
+        self, units: Array, f0: Array | None, speakers: Sequence[int], draws: Sequence[tuple[Noise, int, float]]
+    ) -> Array:
+        """Several windows at once: units ``[windows, frames, dim]``, F0 ``[windows, frames]`` -> latent ``[windows,
+        latent_dim, frames]``.
+
+        Each has a speaker, and a noise, the row of its first frame in the table, and the temperature. Shapes and F0
+        are taken as they are; raises SettingsError for a speaker that the voice does not have.
+        """
+        pitch = None if f0 is None else torch.from_numpy(np.stack([coarse_pitch(each) for each in f0])).to(self.device)
+        frames, width = units.shape[1], self.config.inter_channels
+        drawn = [noise.normal("prior", row, frames, width).T * np.float32(warmth) for noise, row, warmth in draws]
+        speaker = torch.cat([self._speaker(number) for number in speakers])
+        content = torch.from_numpy(np.ascontiguousarray(units)).to(self.device, self.dtype)
+        prior = torch.from_numpy(np.stack(drawn)).to(self.device, self.dtype)
+        result: Array = self.model.latent(content, pitch, speaker, prior).float().cpu().numpy()
+        return result
 
     @torch.inference_mode()
     def wave(

@@ -44,7 +44,18 @@ def pulses(f0: npt.NDArray[np.float64], first: int, last: int, hop: int, rate: i
 
 def shaped(melody: npt.NDArray[np.float64], phases: npt.NDArray[np.float64], hop: int, rate: int) -> Array:
     """Pulses ``[frames, hop]`` for F0 at each frame and at the end ``[frames + 1]``, and the cycles at each frame."""
-    now, following = melody[:-1, None], melody[1:, None]
+    return shaped_between(melody[:-1], melody[1:], phases, hop, rate)
+
+
+def shaped_between(
+    before: npt.NDArray[np.float64],
+    after: npt.NDArray[np.float64],
+    phases: npt.NDArray[np.float64],
+    hop: int,
+    rate: int,
+) -> Array:
+    """The same for frames that need not be neighbours: F0 at the start and at the end of each, ``[frames]``."""
+    now, following = before[:, None], after[:, None]
     time = np.arange(hop)[None]
     instant = now + (following - now) * time / hop
     phase = phases[:, None] + (now * time + (following - now) * time**2 / (2 * hop)) / rate

@@ -1,0 +1,65 @@
+"""What a live voice is put together from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rocktop_ray.convert import Converter
+from rocktop_ray.errors import ModelMissingError
+from rocktop_ray.features.index import RetrievalIndex
+from rocktop_ray.live.ears import Ears, ListenerEars, WindowEars
+from rocktop_ray.live.layout import LiveLayout
+from rocktop_ray.models.listener import ListenerStream, open_listener
+from rocktop_ray.models.listener.student_file import FOLDER
+from rocktop_ray.models.singer.live_net import LiveNet, open_live_net
+from rocktop_ray.models.singer.voice import SingerVoice
+from rocktop_ray.protocols import ContentEncoder, PitchExtractor, VoiceModel
+from rocktop_ray.voices.names import BUNDLE
+from rocktop_ray.voices.open import Voice
+
+
+@dataclass(frozen=True)
+class LiveParts:
+    """A voice, and what hears for it: a listener, or an encoder with an extractor.
+
+    Attributes:
+        voice: the synthesizer.
+        index: its retrieval index, if it has one.
+        encoder: the content encoder that it was trained on; None where a listener hears.
+        extractor: the pitch extractor; None where a listener hears, or for a voice without F0.
+        listener: hears units and F0 in place of both.
+        live_net: the acoustic model in place of the voice's own.
+    """
+
+    voice: VoiceModel
+    index: RetrievalIndex | None = None
+    encoder: ContentEncoder | None = None
+    extractor: PitchExtractor | None = None
+    listener: ListenerStream | None = None
+    live_net: LiveNet | None = None
+
+    @classmethod
+    def of(cls, parts: LiveParts | Converter) -> LiveParts:
+        """The same, or those of an offline converter."""
+        if isinstance(parts, LiveParts):
+            return parts
+        return cls(parts.voice, parts.index, parts.encoder, parts.extractor)
+
+    def ears(self, layout: LiveLayout) -> Ears:
+        """Who hears. Raises ModelMissingError if nobody does."""
+        if self.listener is not None:
+            return ListenerEars(self.listener)
+        if self.encoder is None:
+            raise ModelMissingError("a live voice needs a content encoder or a listener", stage="content")
+        return WindowEars(self.encoder, self.extractor if self.voice.spec.uses_f0 else None, layout)
+
+
+def exact_parts(voice: Voice) -> LiveParts | None:
+    """A voice with students of its own, which need no other models; None for a voice that has none.
+
+    Today that is the bundle. Raises VoiceFormatError for students that cannot be read.
+    """
+    model = voice.model
+    if voice.name != BUNDLE or not isinstance(model, SingerVoice) or not (FOLDER / "live_net.safetensors").is_file():
+        return None
+    return LiveParts(model, voice.index, listener=open_listener(), live_net=open_live_net())
