@@ -52,13 +52,13 @@ def wav(seconds: float = 1.2, hz: float = 220.0, rate: int = 48_000) -> bytes:
 
 
 @contextmanager
-def browsing(folder: Path) -> Iterator[Any]:
-    """A Chromium whose microphone plays a 440 Hz tone."""
+def browsing(folder: Path, microphone: bytes | None = None) -> Iterator[Any]:
+    """A Chromium whose microphone plays a WAV file again and again, by default a 440 Hz tone."""
     path = chromium()
     from playwright.sync_api import sync_playwright
 
     heard = folder / "microphone.wav"
-    heard.write_bytes(wav(3.0, RECORDED_HZ))
+    heard.write_bytes(microphone or wav(3.0, RECORDED_HZ))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=path, args=[*FLAGS, f"--use-file-for-fake-audio-capture={heard}"]

@@ -22,9 +22,8 @@ from serve_apps.requests import ConversionRequest
 pytestmark = pytest.mark.xdist_group("browser")
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The page's modules without a server: every request is answered here."""
+def modules_only(browser: Any) -> Any:
+    """A page that has the studio's modules but no server: every request is answered here."""
     files = studio.page_files()
 
     def answer(route: Any) -> None:
@@ -34,11 +33,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         else:
             route.fulfill(body="<!doctype html><title>modules</title>", content_type="text/html")
 
+    opened = browser.new_page()
+    opened.route("**/*", answer)
+    opened.goto("http://localhost:9/")
+    return opened
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with browsing(tmp_path_factory.mktemp("browser")) as browser:
-        opened = browser.new_page()
-        opened.route("**/*", answer)
-        opened.goto("http://localhost:9/")
-        yield opened
+        yield modules_only(browser)
 
 
 def test_spectra_agree_with_numpy(page: Any) -> None:

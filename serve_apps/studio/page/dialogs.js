@@ -116,6 +116,15 @@ const KEYS = [
       ["?", "this page"],
     ],
   ],
+  [
+    "Live",
+    [
+      ["Space", "start, stop"],
+      ["A", "hear yourself while it is held"],
+      ["M", "hear it, mute it"],
+      ["R", "record, stop recording"],
+    ],
+  ],
 ];
 
 export function showHelp() {

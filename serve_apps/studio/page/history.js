@@ -150,7 +150,8 @@ export class History {
     if (job.status === "done") {
       const { seconds, real_time_factor: factor, media_type: type } = job.result;
       const speed = Number.isFinite(factor) && factor > 0 ? `${(1 / factor).toFixed(1)}× real time` : "";
-      return el("p", { class: "facts" }, [clock(seconds, 1), kindOf(job, type), speed].filter(Boolean).join(" · "));
+      const words = [clock(seconds, 1), kindOf(job, type), job.live ? "live" : speed];
+      return el("p", { class: "facts" }, words.filter(Boolean).join(" · "));
     }
     if (job.status === "cancelled") return el("p", { class: "facts" }, "cancelled");
     if (job.status === "queued") {

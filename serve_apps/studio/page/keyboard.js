@@ -7,8 +7,11 @@ const TYPING = "input:not([type=checkbox]):not([type=range]):not([type=radio]):n
 const ARROWS = "input[type=range]";
 const PRESSED = "button, a[href], summary, input[type=checkbox], [role=button]";
 
-/** `act` holds the page's own deeds: convert, record, open, help, toggleLoop, toggleMatch. */
-export function listenToKeys({ transport, view, act }) {
+/**
+ * `act` holds the page's own deeds: convert, record, open, help, toggleLoop, toggleMatch. `live` those of the live mode
+ * while it is shown: {shown(), toggle, mute, record, hold, release}.
+ */
+export function listenToKeys({ transport, view, act, live }) {
   const mark = (edge) => {
     const here = transport.position;
     const loop = transport.loop ?? { start: 0, end: transport.seconds };
@@ -43,11 +46,20 @@ export function listenToKeys({ transport, view, act }) {
     o: act.open,
     "?": act.help,
   };
+  const liveKeys = {
+    " ": live.toggle,
+    a: live.hold,
+    m: live.mute,
+    r: live.record,
+    o: act.open,
+    "?": act.help,
+  };
+  document.addEventListener("keyup", ({ key }) => key.toLowerCase() === "a" && live.release());
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || document.querySelector("dialog[open]")) return;
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
-      return act.convert();
+      return live.shown() ? undefined : act.convert();
     }
     if (event.ctrlKey || event.metaKey || (event.altKey && !event.key.startsWith("Arrow"))) return;
     const { target, key } = event;
@@ -55,7 +67,7 @@ export function listenToKeys({ transport, view, act }) {
     if (/^(Arrow|Home|End)/.test(key) && target.closest(ARROWS)) return;
     if ((key === " " || key === "Enter") && target.closest(PRESSED)) return;
     if (!preference.get("keys", true) && key !== "Escape") return;
-    const deed = keys[key.length === 1 ? key.toLowerCase() : key];
+    const deed = (live.shown() ? liveKeys : keys)[key.length === 1 ? key.toLowerCase() : key];
     if (!deed || (event.repeat && !key.startsWith("Arrow"))) return;
     event.preventDefault();
     deed(event);

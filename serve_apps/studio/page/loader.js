@@ -14,7 +14,8 @@ export class Loader {
   }
 
   /** The bytes of a result as the API gives them, fetched once. */
-  resultBlob(result) {
+  async resultBlob(result) {
+    if (result.blob) return result.blob;
     if (!this.files.has(result)) {
       const coming = this.api.blob(result.job.links?.result ?? `/v1/jobs/${result.job.id}/result`);
       this.files.set(result, coming);
@@ -26,7 +27,7 @@ export class Loader {
   /** The take's file: as it was given, else as the server has it. */
   async takeBlob(take) {
     if (take.blob) return take.blob;
-    const job = take.results.map((result) => result.job).find(Boolean);
+    const job = take.results.map((result) => result.job).find((known) => known?.id);
     if (!job) return null;
     take.blob = await this.api.blob(job.links?.source ?? `/v1/jobs/${job.id}/source`);
     return take.blob;
@@ -73,8 +74,8 @@ export class Loader {
 
   /** F0 comes from a finished job of the take. */
   async melody(held, clip) {
-    const done = held.result ?? this.session.newest(held.take);
-    if (!done || clip.melody || clip.asking) return;
+    const done = held.result ?? held.take.results.findLast(({ job }) => job?.status === "done" && job.id);
+    if (!done?.job.id || clip.melody || clip.asking) return;
     clip.asking = true;
     try {
       const id = done.job.id;

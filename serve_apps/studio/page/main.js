@@ -7,6 +7,7 @@ import { announce, byId, el, icon, preference, replace } from "./dom.js";
 import { History } from "./history.js";
 import { listenForTakes } from "./intake.js";
 import { listenToKeys } from "./keyboard.js";
+import { LiveMode } from "./live_mode.js";
 import { Loader } from "./loader.js";
 import { RecorderPanel } from "./recorder_panel.js";
 import { Server } from "./server.js";
@@ -48,6 +49,8 @@ const pick = listenForTakes({
     notice(`Not an audio file: ${names.join(", ")}. Add WAV, FLAC, AIFF, MP3, Opus or M4A; voices go into “Voices…”.`),
 });
 
+const live = new LiveMode({ api, voices, settings, session, limits });
+
 const recorder = new RecorderPanel(byId("recorder"), byId("record"), {
   done: (file) => {
     work.add([file]);
@@ -63,10 +66,12 @@ new History(byId("history"), {
   act: {
     select: (take) => {
       session.select(take);
+      live.show(false);
       if (matchMedia("(max-width: 820px)").matches) showPane("stage");
     },
     assign: (slot, take, result) => {
       session.assign(slot, take, result);
+      live.show(false);
       transport.hear(slot);
     },
     adopt: (result) => {
@@ -106,6 +111,7 @@ face("key-button", "key", "", async () => {
 });
 
 function record() {
+  live.show(false);
   showPane("takes");
   if (recorder.recorder.recording) recorder.finish();
   else if (recorder.shown) recorder.hide();
@@ -132,6 +138,7 @@ dark.addEventListener("change", () => stage.refresh());
 
 const tabs = document.querySelectorAll(".tabs button");
 function showPane(pane) {
+  if (pane === "live" || pane === "stage") live.show(pane === "live");
   byId("desk").dataset.pane = pane;
   for (const tab of tabs) tab.setAttribute("aria-pressed", String(tab.dataset.pane === pane));
 }
@@ -188,10 +195,11 @@ listenToKeys({
     toggleLoop: () => bar.toggleLoop(),
     toggleMatch: () => bar.toggleMatch(),
   },
+  live: live.keys,
 });
 
 window.addEventListener("beforeunload", (event) => {
-  if (recorder.recorder.recording || work.uploads.size) event.preventDefault();
+  if (recorder.recorder.recording || live.run.recordingSince || work.uploads.size) event.preventDefault();
 });
 
 // Start

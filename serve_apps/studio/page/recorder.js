@@ -14,12 +14,36 @@ const REASONS = {
 };
 
 /** Inputs with their names; the names are there once the microphone was allowed. */
-export async function inputs() {
+export const inputs = () => devicesOf("audioinput", "Input");
+
+/** Outputs likewise; browsers that cannot choose one name none. */
+export const outputs = () => devicesOf("audiooutput", "Output");
+
+async function devicesOf(kind, word) {
   if (!navigator.mediaDevices) return [];
   const devices = await navigator.mediaDevices.enumerateDevices();
   return devices
-    .filter((device) => device.kind === "audioinput" && device.deviceId)
-    .map((device, at) => ({ id: device.deviceId, name: device.label || `Input ${at + 1}` }));
+    .filter((device) => device.kind === kind && device.deviceId)
+    .map((device, at) => ({ id: device.deviceId, name: device.label || `${word} ${at + 1}` }));
+}
+
+/** An input as it is, without processing; `wishes` are further constraints. Raises CannotRecord. */
+export async function openInput(device, wishes) {
+  if (!navigator.mediaDevices) {
+    throw new CannotRecord("Browsers record on https or on localhost only. Open the studio there, or add a file.");
+  }
+  const audio = {
+    deviceId: device ? { exact: device } : undefined,
+    echoCancellation: false,
+    noiseSuppression: false,
+    autoGainControl: false,
+    ...wishes,
+  };
+  try {
+    return await navigator.mediaDevices.getUserMedia({ audio });
+  } catch (error) {
+    throw new CannotRecord(REASONS[error.name] ?? `The input cannot be used: ${error.message}`);
+  }
 }
 
 export class Recorder {
@@ -41,22 +65,7 @@ export class Recorder {
   /** Listen to an input without keeping anything, for the level meter. Raises CannotRecord. */
   async listen(device, channels) {
     this.close();
-    if (!navigator.mediaDevices) {
-      throw new CannotRecord("Browsers record on https or on localhost only. Open the studio there, or add a file.");
-    }
-    const audio = {
-      deviceId: device ? { exact: device } : undefined,
-      channelCount: { ideal: channels },
-      sampleRate: { ideal: 48_000 },
-      echoCancellation: false,
-      noiseSuppression: false,
-      autoGainControl: false,
-    };
-    try {
-      this.stream = await navigator.mediaDevices.getUserMedia({ audio });
-    } catch (error) {
-      throw new CannotRecord(REASONS[error.name] ?? `The input cannot be used: ${error.message}`);
-    }
+    this.stream = await openInput(device, { channelCount: { ideal: channels }, sampleRate: { ideal: 48_000 } });
     const [track] = this.stream.getAudioTracks();
     track.addEventListener("ended", () => this.ended("The input was disconnected."));
     this.channels = Math.min(channels, track.getSettings().channelCount ?? channels);

@@ -2,7 +2,7 @@
 
 import { announce, button, el, preference, replace } from "./dom.js";
 import { CannotRecord, inputs, Recorder } from "./recorder.js";
-import { clock, decibels, kilohertz } from "./units.js";
+import { clock, decibels, kilohertz, stamp } from "./units.js";
 
 const HOLD = 1500; // milliseconds that a peak stays
 const CLIP = 0.999;
@@ -180,11 +180,4 @@ export class RecorderPanel {
     replace(this.go, ...fresh.childNodes);
     for (const choice of [this.device, this.channels, this.bits]) choice.disabled = false;
   }
-}
-
-/** 2026-11-22 14.03.55, in local time, fit for file names. */
-function stamp(date) {
-  const two = (number) => String(number).padStart(2, "0");
-  const day = [date.getFullYear(), two(date.getMonth() + 1), two(date.getDate())].join("-");
-  return `${day} ${[date.getHours(), date.getMinutes(), date.getSeconds()].map(two).join(".")}`;
 }

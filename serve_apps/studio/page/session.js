@@ -10,8 +10,8 @@ const nextId = () => `t${Date.now().toString(36)}${(last += 1)}`;
 
 /**
  * take: {id, name, blob | null, url | null, seconds | null, error | null, results: [result]}
- * result: {id, take, job | null, sent: fraction of the upload, problem | null, number}
- * `id` of a result is a local one; the job's is `job.id`.
+ * result: {id, take, job | null, sent: fraction of the upload, problem | null, number, blob: only of live results}
+ * `id` of a result is a local one; the job's is `job.id`, null for what was sung live: that lives in this tab only.
  */
 export class Session extends EventTarget {
   constructor() {
@@ -38,6 +38,16 @@ export class Session extends EventTarget {
     const result = { id: nextId(), take, job, sent: 0, problem: null, number };
     take.results.push(result);
     return result;
+  }
+
+  /** A take that was sung live, with what was heard of it: {name, dry, wet (files), seconds, voice, settings}. */
+  addLive({ name, dry, wet, seconds, voice, settings }) {
+    const take = Object.assign(this.addTake({ name, blob: dry }), { seconds });
+    const result = { seconds, key: settings.key };
+    const job = { id: null, live: true, status: "done", voice, settings, output: { format: "wav" }, result };
+    this.addResult(take, job).blob = wet;
+    this.select(take);
+    return take;
   }
 
   /** The newest finished result of a take. */
@@ -103,7 +113,7 @@ export class Session extends EventTarget {
         id: take.id,
         name: take.name,
         seconds: take.seconds,
-        jobs: take.results.filter((result) => result.job).map((result) => [result.number, result.job.id]),
+        jobs: take.results.filter((result) => result.job?.id).map((result) => [result.number, result.job.id]),
       }))
       .filter((take) => take.jobs.length);
     try {

@@ -256,6 +256,12 @@ export function fieldsOf(values, voice) {
   return Object.fromEntries(wanted.map(({ name }) => [name, values[name]]));
 }
 
+/** Settings that a stream has no use for: it hears no whole take, and its sound is what the browser plays. */
+export const inStream = ({ name, group }) => group !== "Output" && name !== "auto_key" && name !== "pitch";
+
+/** What a stream is told: every setting that it follows. */
+export const streamOf = (values) => Object.fromEntries(FIELDS.filter(inStream).map(({ name }) => [name, values[name]]));
+
 /** The settings of a job in short words, as far as they differ from `defaults`: ["key +3", "index share 50 %"]. */
 export function differences(job, voice) {
   const defaults = defaultsOf(voice);

@@ -2,17 +2,20 @@
 
 import { button, el, preference, replace } from "./dom.js";
 import { CONTROLS } from "./settings_controls.js";
-import { defaultsOf, FIELDS, fieldsOf, FOLDED, GROUPS, lossless } from "./settings.js";
+import { defaultsOf, FIELDS, fieldsOf, FOLDED, GROUPS, inStream, lossless, streamOf } from "./settings.js";
 import { kilohertz, midi, noteName } from "./units.js";
 
 const OUTPUT = ["format", "rate", "bitrate", "normalise"];
 const RATES = [48_000, 44_100, 96_000, 88_200, 32_000, 24_000, 22_050, 16_000];
 const KBPS = [320, 256, 192, 160, 128, 96, 64, 48, 32];
 
-export class SettingsForm {
+/** Tells "change" when a value is another. */
+export class SettingsForm extends EventTarget {
   constructor(root) {
+    super();
     this.root = root;
     this.voice = null;
+    this.live = false;
     this.formats = new Map();
     this.values = { ...defaultsOf(null), ...preference.get("output", {}) };
     this.rows = new Map();
@@ -105,11 +108,17 @@ export class SettingsForm {
   /** Settings of an earlier result. */
   adopt(job) {
     const values = defaultsOf(this.voice);
-    const output = { format: job.output?.format, rate: job.output?.rate };
+    const { format, rate } = this.values;
+    const output = job.live ? { format, rate } : { format: job.output?.format, rate: job.output?.rate };
     for (const [name, value] of Object.entries({ ...job.settings, ...output })) {
       if (name in values && value !== null && value !== undefined) values[name] = value;
     }
-    if (job.settings?.pitch === undefined && job.result?.pitch && job.result.pitch !== this.voice?.default_extractor) {
+    if (
+      job.settings?.pitch === undefined &&
+      !job.live &&
+      job.result?.pitch &&
+      job.result.pitch !== this.voice?.default_extractor
+    ) {
       values.pitch = "";
     }
     if (!lossless(values.format) && job.output?.bitrate) values.bitrate = String(job.output.bitrate);
@@ -133,6 +142,17 @@ export class SettingsForm {
     this.show();
   }
 
+  /** Shows only what a stream follows. */
+  setLive(live) {
+    this.live = live;
+    this.show();
+  }
+
+  /** What a stream is told. */
+  get stream() {
+    return streamOf(this.values);
+  }
+
   /** The fields of a request. */
   get fields() {
     return fieldsOf(this.values, this.voice);
@@ -145,7 +165,7 @@ export class SettingsForm {
     for (const [name, { field, control, node, back, note }] of this.rows) {
       control.show(this.values[name]);
       const changed = this.values[name] !== defaults[name];
-      node.hidden = Boolean(field.when && !field.when(this.values));
+      node.hidden = Boolean(field.when && !field.when(this.values)) || (this.live && !inStream(field));
       node.classList.toggle("changed", changed);
       back.hidden = !changed;
       if (changed && !node.hidden) counts[field.group] = (counts[field.group] ?? 0) + 1;
@@ -154,8 +174,10 @@ export class SettingsForm {
     for (const summary of this.root.querySelectorAll("summary")) {
       const count = counts[summary.firstChild.textContent];
       summary.lastChild.textContent = count ? `${count} changed` : "";
+      summary.parentNode.hidden = this.live && summary.firstChild.textContent === "Output";
     }
     this.resetAll.disabled = !Object.keys(counts).length;
+    this.dispatchEvent(new Event("change"));
   }
 
   /** What this voice cannot follow is switched off, and says why. */

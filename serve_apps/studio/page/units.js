@@ -56,3 +56,10 @@ export function pitchName(frequency) {
 export const kilohertz = (rate) => `${(rate / 1000).toLocaleString("en", { maximumFractionDigits: 3 })} kHz`;
 
 export const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+
+/** 2026-11-22 14.03.55, in local time, fit for file names. */
+export function stamp(date) {
+  const two = (number) => String(number).padStart(2, "0");
+  const day = [date.getFullYear(), two(date.getMonth() + 1), two(date.getDate())].join("-");
+  return `${day} ${[date.getHours(), date.getMinutes(), date.getSeconds()].map(two).join(".")}`;
+}

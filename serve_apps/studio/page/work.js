@@ -197,9 +197,11 @@ export class Work {
   }
 
   async removeTake(take) {
-    const many = take.results.filter((result) => result.job).length;
-    const text = `Its ${many === 1 ? "result is" : `${many} results are`} deleted on the server, too.`;
-    if (many && !(await confirm(`Remove ${take.name}?`, text, "Remove"))) return;
+    const many = take.results.filter((result) => result.job?.id).length;
+    const live = take.results.some((result) => result.blob);
+    const server = many ? `Its ${many === 1 ? "result is" : `${many} results are`} deleted on the server, too.` : "";
+    const text = [live ? "What you sang live is in this tab only." : "", server].filter(Boolean).join(" ");
+    if (text && !(await confirm(`Remove ${take.name}?`, text, "Remove"))) return;
     await this.attempt(async () => {
       for (const result of take.results) await this.forget(result);
       this.clips.forget(take.id);
@@ -211,7 +213,7 @@ export class Work {
     this.uploads.get(result)?.abort();
     const { job } = result;
     this.clips.forget(result.id);
-    if (!job) return;
+    if (!job?.id) return;
     this.follower.forget(job.id);
     try {
       await this.api.endJob(job.id);
