@@ -27,3 +27,12 @@ def offline_converter(voice: str, files: dict[str, str]) -> Converter:
 def live_converter(voice: str, files: dict[str, str], offline: Converter, case: dict[str, Any]) -> LiveConverter:
     """The same voice, live, in hops of ``hop`` frames. The bundle is heard by its listener where there is one."""
     return LiveConverter(offline, LiveLayout(hop=case["hop"], ahead=case["ahead"]))
+
+
+def served_converter(voice: str) -> LiveConverter:
+    """A voice by name as the service has it, by the default configuration."""
+    from serve_apps.config import LiveConfig
+
+    offline, config = build_engine(voice, device="cpu").converter, LiveConfig()
+    made = LiveConverter(offline, LiveLayout(**config.layout.model_dump()))
+    return made if made.exact else LiveConverter(offline, LiveLayout(**config.windows.model_dump()))
