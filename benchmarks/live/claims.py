@@ -1,0 +1,190 @@
+"""What the soak must show, held against what it saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from benchmarks.live.figures import growth_per_second, spread
+
+MOST_GROWTH = 64.0
+"""MiB that a role may grow over the whole soak, by its slope once it has settled."""
+_SETTLED = 30.0
+_AFTER_KILL = 8.0
+"""Seconds after a kill in which what went wrong is put down to it."""
+_MEMORY = ("Live", "Gateway", "LiveDesk", "proxy", "undisturbed client")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What was promised, what was seen, and whether they go together."""
+
+    what: str
+    seen: str
+    kept: bool
+
+
+class Seen(Protocol):
+    """What ``soak.Watched`` has."""
+
+    memory: dict[str, dict[int, list[tuple[float, float]]]]
+    kills: list[float]
+    unhealthy: int
+    looks: int
+    wall: float
+    stopped: str
+
+
+def claims(
+    steady: Sequence[dict[str, Any]],
+    crowd: dict[str, Any],
+    watched: Seen,
+    *,
+    seats: int,
+    alive: bool,
+    minutes: float,
+    replicas: int,
+) -> list[Claim]:
+    """All of them."""
+    return [
+        *_undisturbed(steady, watched, minutes),
+        *_killed(crowd, watched, replicas),
+        *_drifting(crowd),
+        *_hostile(crowd),
+        Claim("seats of clients that vanished are free in the end", f"{seats} of 1 expected", seats == 1),
+        Claim(
+            "the service stays ready",
+            f"{watched.unhealthy} of {watched.looks} looks found it not ready; in the end: {alive}",
+            alive and not watched.unhealthy,
+        ),
+        *_memory(watched),
+    ]
+
+
+def growth(watched: Seen, name: str) -> float:
+    """MiB over the whole soak."""
+    series = watched.memory.get(name, {}).values()
+    return growth_per_second(series, min(_SETTLED, watched.wall / 3)) * watched.wall
+
+
+def cost_of_kills(crowd: dict[str, Any], kills: Sequence[float]) -> list[int]:
+    """Blocks that each drifting stream missed after each kill; others were not computed in time for other reasons."""
+    found = []
+    for stream in crowd["drifters"]:
+        for kill in kills:
+            found.append(sum(0 <= at - kill <= _AFTER_KILL for at, _ in stream["flagged"]))
+    return found
+
+
+def _undisturbed(steady: Sequence[dict[str, Any]], watched: Seen, minutes: float) -> list[Claim]:
+    errors = [each["error"] for each in steady if each.get("error")]
+    done = [each for each in steady if each.get("done")]
+    slowest = min((each["seconds"] / each["wall"] for each in done), default=0.0)
+    compared = sum(each.get("compared", 0.0) for each in steady)
+    blocks = sum(each.get("blocks", 0) for each in steady)
+    unlike, gaps = (sum(each.get(name, 0) for each in steady) for name in ("unlike", "gaps"))
+    apart = max((each.get("apart", 0.0) for each in steady), default=0.0)
+    identical = sum(each.get("identical", 0) for each in steady)
+    cuts, resumed = (sum(each.get(name, 0) for each in steady) for name in ("cuts", "resumed"))
+    return [
+        Claim(
+            f"{minutes:g} min of audio in each of {len(steady)} undisturbed streams, faster than real time",
+            f"{len(done)} done, {slowest:.1f} times real time at least; "
+            + ("; ".join(errors) or watched.stopped or "no error"),
+            len(done) == len(steady) and slowest > 1,
+        ),
+        Claim(
+            "they are what a LiveStream in process gives, over kills and cuts",
+            f"{compared:.0f} s compared; {unlike} of {blocks} blocks unlike, {identical} identical; {apart:.1e} apart",
+            compared > 0 and not unlike,
+        ),
+        Claim("no block missing, twice or out of order", f"{gaps} gaps in {blocks} blocks", blocks > 0 and not gaps),
+        Claim("cut connections are resumed", f"{cuts} cuts, {resumed} resumed", resumed >= cuts - 1),
+    ]
+
+
+def _killed(crowd: dict[str, Any], watched: Seen, replicas: int) -> list[Claim]:
+    if not watched.kills:
+        return []
+    costs = cost_of_kills(crowd, watched.kills)
+    return [
+        Claim(
+            "a killed replica costs a live stream at most one block",
+            f"{len(watched.kills)} kills of one of {replicas}; blocks missed by stream and kill: {costs}",
+            max(costs, default=0) <= 1,
+        )
+    ]
+
+
+def _drifting(crowd: dict[str, Any]) -> list[Claim]:
+    found = []
+    for stream in crowd["drifters"]:
+        answers = stream["answers"]
+        tenth = max(1, len(answers) // 10)
+        first, last = spread(answers[:tenth]).p50 * 1e3, spread(answers[-tenth:]).p50 * 1e3
+        found.append(
+            Claim(
+                f"a clock {stream['drift'] * 100:+.2f} % off is followed to the end",
+                f"{stream['answered']} of {stream['blocks']} answered, {len(stream['flagged'])} late or lost; answers"
+                f" took {first:.0f} ms first, {last:.0f} ms last; {stream['error'] or 'no error'}",
+                stream["ended"]
+                and not stream["gaps"]
+                and stream["answered"] == stream["blocks"]
+                and last < first + 100,
+            )
+        )
+    return found
+
+
+def _hostile(crowd: dict[str, Any]) -> list[Claim]:
+    badly: dict[str, list[str]] = {}
+    for each in crowd["badly"]:
+        badly.setdefault(each.split(":")[0], []).append(each)
+    words = {
+        "garbage": "garbage is answered with a code of its own",
+        "too fast": "who sends too fast is told and closed",
+        "deaf": "who does not read is closed or held back",
+        "silent": "who says nothing is closed",
+        "vanishing": "who vanishes harms nobody",
+    }
+    return [
+        Claim(
+            words[name],
+            f"{sum(endings.values())} connections, {len(badly.get(name, []))} ended otherwise "
+            + ", ".join(badly.get(name, [])[:3]),
+            not badly.get(name) and sum(endings.values()) > 0,
+        )
+        for name, endings in crowd["endings"].items()
+        if endings
+    ]
+
+
+def _memory(watched: Seen) -> list[Claim]:
+    found = []
+    for name in _MEMORY:
+        samples = [mib for series in watched.memory.get(name, {}).values() for _, mib in series]
+        if samples:
+            more = growth(watched, name)
+            seen = f"{more:+.0f} MiB over {watched.wall:.0f} s; most {max(samples):.0f} MiB in a process"
+            found.append(Claim(f"memory of {name} is bounded", seen, more <= MOST_GROWTH))
+    return found
+
+
+def markdown(found: Sequence[Claim], steady: Sequence[dict[str, Any]], crowd: dict[str, Any], watched: Seen) -> str:
+    """The claims, then how connections of hostile clients ended."""
+    lines = ["| claim | seen | kept |", "|---|---|---|"]
+    lines += [f"| {claim.what} | {claim.seen} | {'yes' if claim.kept else '**no**'} |" for claim in found]
+    lines += ["", "| client | connections by how they ended |", "|---|---|"]
+    for name, endings in crowd["endings"].items():
+        codes: dict[str, int] = {}
+        for ending, count in endings.items():
+            code = ending.rsplit(": ", 1)[-1]
+            codes[code] = codes.get(code, 0) + count
+        lines.append(f"| {name} | {', '.join(f'{code}: {count}' for code, count in sorted(codes.items()))} |")
+    flags = {key: sum(each.get("flags", {}).get(key, 0) for each in steady) for key in ("LATE", "LOST")}
+    lines += [
+        "",
+        f"Undisturbed streams: {flags['LATE']} blocks late, {flags['LOST']} lost. {watched.wall:.0f} s in all.",
+    ]
+    return "\n".join(lines) + "\n"
