@@ -12,8 +12,9 @@ from typing import Any
 from actors.content import ContentActor
 from actors.pitch import PitchActor
 from actors.voice_cache import VoiceCache
-from rocktop_ray.convert import Converter
-from rocktop_ray.live.converter import LiveConverter, LiveLayout
+from rocktop_ray.live.converter import LiveConverter
+from rocktop_ray.live.layout import LiveLayout
+from rocktop_ray.live.parts import LiveParts, exact_parts
 from rocktop_ray.settings import ConvertSettings
 
 
@@ -22,8 +23,6 @@ class LiveVoice:
     """A voice that streams."""
 
     converter: LiveConverter
-    exact: bool
-    """Whether none of its stages runs over windows."""
     defaults: ConvertSettings
     """The voice's own settings."""
 
@@ -87,13 +86,13 @@ class LiveActor:
     def _make(self, ref: Any) -> tuple[LiveVoice, ExitStack]:
         with ExitStack() as held:
             voice = held.enter_context(self._voices.lease(ref)).voice
-            spec = voice.model.spec
-            extractor = self._pitch.extractor(self._extractor or voice.default_extractor) if spec.uses_f0 else None
-            encoder = self._content.encoder(spec.content.name)
-            parts = Converter(encoder, extractor, voice.model, voice.index, median_f0=voice.info.median_f0)
-            converter = LiveConverter(parts, self._windows, name=ref.id)
-            defaults = ConvertSettings.from_mapping(voice.info.defaults)
-            return LiveVoice(converter, False, defaults), held.pop_all()
+            layout, parts = self._layout, exact_parts(voice)
+            if parts is None:
+                spec, layout = voice.model.spec, self._windows
+                extractor = self._pitch.extractor(self._extractor or voice.default_extractor) if spec.uses_f0 else None
+                parts = LiveParts(voice.model, voice.index, self._content.encoder(spec.content.name), extractor)
+            converter = LiveConverter(parts, layout, name=ref.id)
+            return LiveVoice(converter, ConvertSettings.from_mapping(voice.info.defaults)), held.pop_all()
 
     def _trim(self) -> None:
         with self._guard:

@@ -12,6 +12,7 @@ from serve_apps.graph import ConverterReplica
 from serve_apps.ingress import GatewayReplica
 from serve_apps.jobs.deployment import STAGE as JOBS_STAGE
 from serve_apps.jobs.deployment import JobsReplica
+from serve_apps.live.replica import DESK_STAGE, DeskReplica, LiveReplica
 from serve_apps.stage_replicas import AcousticReplica, ContentReplica, PitchReplica, VocoderReplica
 
 SHUTDOWN_SECONDS = 30.0
@@ -22,7 +23,14 @@ def build_app(config: ServeConfig) -> Application:
     """Gateway, jobs and the stages that convert. ``config`` may also come as the ``args`` of a Serve config file."""
     converter = build_converter(config)
     jobs = placed(JobsReplica, "Jobs", JOBS_STAGE).bind(config, converter)
-    return placed(GatewayReplica, "Gateway", config.gateway).bind(config, converter, jobs)
+    live, desk = build_live(config)
+    return placed(GatewayReplica, "Gateway", config.gateway).bind(config, converter, jobs, live, desk)
+
+
+def build_live(config: ServeConfig) -> tuple[Application, Application]:
+    """Who computes for live sessions, and who lets them in: what ``live.remote`` speaks with."""
+    live = placed(LiveReplica, "Live", config.live.stage).bind(config)
+    return live, placed(DeskReplica, "LiveDesk", DESK_STAGE).bind(config)
 
 
 def build_converter(config: ServeConfig) -> Application:

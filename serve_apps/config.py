@@ -116,8 +116,8 @@ class LayoutConfig(_Section):
 
     hop: Annotated[int, Field(ge=2, le=100, multiple_of=2)] = 4
     """Frames that are converted at a time."""
-    ahead: Annotated[int, Field(ge=0, le=100, multiple_of=2)] = 4
-    """Frames that are heard beyond them, of voices that are not exact."""
+    ahead: Annotated[int, Field(ge=0, le=100, multiple_of=2)] = 0
+    """Frames that are heard beyond them; exact voices need none."""
     left: Annotated[int, Field(ge=20, le=1000, multiple_of=2)] = 150
     """Frames before them that the content encoder hears."""
     pitch_left: Annotated[int, Field(ge=4, le=1000, multiple_of=2)] = 30

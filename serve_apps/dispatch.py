@@ -16,7 +16,7 @@ from serve_apps.orders import Advanced, AudioBytes, Event, Finished, Order, Star
 MOST_LOSSES = 5
 """Replicas that one order may lose. Each of them may have died of something else."""
 
-_NOT_NEEDED = frozenset({"Gateway", "Jobs"})
+_NOT_NEEDED = frozenset({"Gateway", "Jobs", "Live", "LiveDesk"})
 
 
 class ServeConversions:

@@ -12,6 +12,7 @@ from serve_apps.config import ServeConfig
 from serve_apps.dispatch import ServeConversions
 from serve_apps.gateway.app import build_api
 from serve_apps.jobs.remote import RemoteJobs
+from serve_apps.live.remote import RemoteDesk, ServeEngine
 from serve_apps.observe.logs import configure_logging
 from serve_apps.replicas import open_meter
 from serve_apps.services import Services
@@ -23,8 +24,8 @@ from serve_apps.voices import VoiceShelf
 class GatewayReplica:
     """One replica of the deployment."""
 
-    def __init__(self, config: ServeConfig, converter: Any, jobs: Any) -> None:
-        """converter, jobs: handles of those deployments."""
+    def __init__(self, config: ServeConfig, converter: Any, jobs: Any, live: Any, desk: Any) -> None:
+        """converter, jobs, live, desk: handles of those deployments."""
         configure_logging()
         self._services = Services(
             config=config,
@@ -33,6 +34,8 @@ class GatewayReplica:
             jobs=RemoteJobs(jobs),
             voices=VoiceShelf.open(config),
             cache=ContentCache(config.cache_folder, config.fetch.cache_bytes),
+            live=ServeEngine(live),
+            desk=RemoteDesk(desk),
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:

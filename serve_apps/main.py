@@ -130,7 +130,8 @@ def _reserved(config: ServeConfig) -> float:
     stages = [config.gateway, config.converter]
     if config.placement == "split":
         stages += [config.content, config.pitch, config.acoustic, config.vocoder]
-    return sum(stage.cpus * stage.most_replicas for stage in stages) + 1
+    live = 2 * config.live.cpus * config.live.replicas  # an update starts new ones beside the old
+    return sum(stage.cpus * stage.most_replicas for stage in stages) + live + 1
 
 
 def _tell(launch: Launch, dashboard: str | None, seconds: float) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rocktop_ray.store.cache import ContentCache
 from serve_apps.config import ServeConfig
 from serve_apps.jobs.protocol import Jobs
+from serve_apps.live.engine import Desk, LiveEngine
 from serve_apps.orders import Conversions
 from serve_apps.spool import Spool
 from serve_apps.voices import VoiceShelf
@@ -23,3 +24,7 @@ class Services:
     voices: VoiceShelf
     cache: ContentCache
     """Downloads of foreign addresses."""
+    live: LiveEngine | None = None
+    """Who computes for live sessions; None where there are none."""
+    desk: Desk | None = None
+    """Who lets them in, and keeps them."""

@@ -10,7 +10,8 @@ from tiny_voices import tiny_config, tiny_state
 
 from actors.live import LiveVoice
 from rocktop_ray.convert import Converter
-from rocktop_ray.live.converter import LiveConverter, LiveLayout
+from rocktop_ray.live.converter import LiveConverter
+from rocktop_ray.live.layout import LiveLayout
 from rocktop_ray.live.stream import LiveStream
 from rocktop_ray.models.rvc.voice import RvcVoice
 from rocktop_ray.protocols import Array
@@ -54,7 +55,7 @@ class TinyVoices:
         return self._voice(ref)
 
     def _voice(self, ref: VoiceRef) -> LiveVoice:
-        return LiveVoice(tiny_converter(ref.id), False, ConvertSettings(key=1.0))
+        return LiveVoice(tiny_converter(ref.id), ConvertSettings(key=1.0))
 
 
 def take(seconds: float, seed: int = 0, rate: int = RATE) -> Array:

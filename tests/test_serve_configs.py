@@ -64,6 +64,7 @@ def test_the_builder_names_and_places_the_deployments(placement: str) -> None:
             "converter": {"replicas": 2, "max_replicas": 5, "gpus": 0.5, "concurrency": 7, "target_ongoing": 3},
             "content": {"labels": {"ray.io/accelerator-type": "A100"}},
             "limits": {"queued": 9},
+            "live": {"replicas": 2},
         }
     )
     found = {}
@@ -75,7 +76,11 @@ def test_the_builder_names_and_places_the_deployments(placement: str) -> None:
         arguments += [value for item in arguments if isinstance(item, dict) for value in item.values()]
         pending += [value for value in arguments if type(value).__name__ == "Application"]
     stages = {"ContentEncoder", "PitchExtractor", "AcousticModel", "Vocoder"}
-    assert set(found) == {"Gateway", "Jobs", "Converter"} | (stages if placement == "split" else set())
+    always = {"Gateway", "Jobs", "Converter", "Live", "LiveDesk"}
+    assert set(found) == always | (stages if placement == "split" else set())
+    live = found["Live"]
+    assert live.num_replicas == 2 and live._deployment_config.max_surge_percent == 100  # the new beside the old
+    assert found["LiveDesk"].num_replicas == 1 and found["LiveDesk"]._deployment_config.max_surge_percent == 0
     converter = found["Converter"]
     assert converter.max_ongoing_requests == 7 and converter.max_queued_requests == 9
     scaling = converter._deployment_config.autoscaling_config

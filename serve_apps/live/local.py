@@ -54,7 +54,7 @@ class LocalEngine:
         return StreamFacts(
             delay=stream.delay,
             hop=round(opened.converter.hop * rate / TAKE_RATE),
-            exact=opened.exact,
+            exact=opened.converter.exact,
             settings_default=opened.defaults,
             cost=await self._cost(voice, opened),
         )

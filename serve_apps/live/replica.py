@@ -121,7 +121,7 @@ def build_engine(config: ServeConfig, name: str) -> tuple[LocalEngine, VoiceShel
     from actors.live import LiveActor
     from actors.pitch import PitchActor
     from actors.threads import use_threads
-    from rocktop_ray.live.converter import LiveLayout
+    from rocktop_ray.live.layout import LiveLayout
     from serve_apps.live.local import LocalEngine
     from serve_apps.replicas import open_voices
 
