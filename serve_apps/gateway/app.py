@@ -12,6 +12,8 @@ from serve_apps import studio
 from serve_apps.gateway import convert_routes, docs_routes, info_routes, job_routes, openapi, problems, voice_routes
 from serve_apps.gateway.frame import Frame
 from serve_apps.gateway.guard import Guard
+from serve_apps.gateway.sockets import refusal
+from serve_apps.live import routes as live_routes
 from serve_apps.nano import routes as nano_routes
 from serve_apps.observe import routes as observe_routes
 from serve_apps.observe.http import HttpMeter
@@ -48,10 +50,12 @@ def build_api(services: Services) -> FastAPI:
         studio.router(),
     ):
         app.include_router(router)
+    if services.live is not None and services.desk is not None:
+        app.include_router(live_routes.router(services.live, services.desk, config.live, services.voices, veil))
     openapi.describe(app, config)
 
     def refuse(error: RocktopError, scope: Scope) -> ASGIApp:
-        return problems.respond(error, scope, veil)
+        return refusal(error, scope, veil) if scope["type"] == "websocket" else problems.respond(error, scope, veil)
 
     # The last one added is the outermost.
     app.add_middleware(Guard, config=config.security, refuse=refuse)

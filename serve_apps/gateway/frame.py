@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_apps.gateway.problems import Veil, unexpected
+from serve_apps.gateway.sockets import SocketAccount
 from serve_apps.ids import uuid7
 from serve_apps.observe import logs
 from serve_apps.observe.http import route_of
@@ -45,7 +46,7 @@ class Frame:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
@@ -53,6 +54,10 @@ class Frame:
         state = scope.setdefault("state", {})
         state["request_id"] = given if REQUEST_ID.fullmatch(given) else uuid7()
         state["names"] = {}
+        if scope["type"] == "websocket":
+            with logs.request(state["request_id"]):
+                await SocketAccount(scope, receive, send).run(self._app, self._veil)
+            return
         # Ray Serve's proxy adds the header of the id that it passed on, the client's own or one it made.
         account = _Account(scope, receive, send, adds_id=not (given and _behind_serve()))
         with logs.request(state["request_id"]):

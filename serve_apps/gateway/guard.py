@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette._utils import get_route_path
@@ -27,7 +29,11 @@ _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="rocktop-ray"'}
 
 
 class Guard:
-    """ASGI middleware. Puts ``owner`` (name of the key, None where keys are off) and ``admin`` into the state."""
+    """ASGI middleware. Puts ``owner`` (name of the key, None where keys are off) and ``admin`` into the state.
+
+    For WebSockets also ``enter``, a context manager that takes the key of the first message: within it the caller is
+    let in, and the two are right.
+    """
 
     def __init__(self, app: ASGIApp, config: SecurityConfig, refuse: Callable[[RocktopError, Scope], ASGIApp]) -> None:
         """refuse: makes the answer to a request that is not let in."""
@@ -55,11 +61,32 @@ class Guard:
             await self._refuse(error, scope)(scope, receive, send)
             return
         try:
-            state["owner"] = key.name if key else None
-            state["admin"] = self._ring is None or (key is not None and key.admin)
+            self._let_in(state, key)
+            if scope["type"] == "websocket":
+                state["enter"] = partial(self._enter, scope, key)
             await self._app(scope, receive, send)
         finally:
             budget.__exit__(None, None, None)
+
+    def _let_in(self, state: dict[str, Any], key: Key | None) -> None:
+        state["owner"] = key.name if key else None
+        state["admin"] = self._ring is None or (key is not None and key.admin)
+
+    @contextmanager
+    def _enter(self, scope: Scope, known: Key | None, secret: str | None) -> Iterator[None]:
+        """For a WebSocket, whose key may come in its first message: web pages cannot send headers with it.
+
+        Raises KeyRequiredError, RateLimitedError, NotReadyError.
+        """
+        if self._ring is None or known is not None:
+            yield
+            return
+        if not secret:
+            raise KeyRequiredError("send your API key: in the header Authorization, or as 'key' in the first message")
+        key = self._known(scope, self._ring, secret)
+        with self._budgets.request(key):
+            self._let_in(scope["state"], key)
+            yield
 
     def _check_host(self, host: str, path: str) -> None:
         """A page of a foreign name that resolves to this machine (DNS rebinding) shows that name here."""
@@ -74,8 +101,8 @@ class Guard:
 
     def _check_page(self, scope: Scope, headers: Headers) -> None:
         """A web page of elsewhere must not change anything here in its visitor's name."""
-        if self._ring is not None or scope.get("method", "GET") in _SAFE:
-            return
+        if self._ring is not None or (scope["type"] == "http" and scope.get("method", "GET") in _SAFE):
+            return  # a WebSocket begins with GET, and is not bound to the same origin by the browser
         origin = headers.get("origin")
         if origin is not None:
             own = urlsplit(origin).netloc.lower() == headers.get("host", "").lower() and origin != "null"
@@ -89,13 +116,16 @@ class Guard:
             return None
         secret = _shown(headers)
         if secret is None:
-            if path in OPEN or path.startswith(OPEN_BELOW):
+            if path in OPEN or path.startswith(OPEN_BELOW) or scope["type"] == "websocket":
                 return None
             raise KeyRequiredError("send your API key: Authorization: Bearer KEY", headers=_CHALLENGE)
-        key = self._ring.find(secret)
+        if path in OPEN or path.startswith(OPEN_BELOW):
+            return self._ring.find(secret)
+        return self._known(scope, self._ring, secret)
+
+    def _known(self, scope: Scope, ring: KeyRing, secret: str) -> Key:
+        key = ring.find(secret)
         if key is None:
-            if path in OPEN or path.startswith(OPEN_BELOW):
-                return None
             client = scope.get("client")
             self._guesses.wrong(client[0] if client else "")
             raise KeyRequiredError("this API key is not known, or was revoked", headers=_CHALLENGE)

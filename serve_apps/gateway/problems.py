@@ -27,7 +27,7 @@ MEDIA_TYPE = "application/problem+json"
 DEFAULT_RETRY = {429: 2.0, 503: 5.0}
 """Seconds said in ``Retry-After`` where the error itself knows no better."""
 
-_UNEXPECTED = "something went wrong here; the operator finds it in the log under this request id"
+UNEXPECTED = "something went wrong here; the operator finds it in the log under this request id"
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content", 499: "Client Closed Request"}
 """Names of RFC 9110 that older Pythons do not have, and one of custom."""
 _PATH = re.compile(r"(?:file://|(?<![\w:/.?=&%<-]))/(?!v[12]/)(?:[^\s/:;,'\"()<>]+/)+([^\s/:;,'\"()<>]*)")
@@ -104,11 +104,16 @@ def title(status: int) -> str:
         return "Error"
 
 
+def retry_after(error: RocktopError) -> float | None:
+    """Seconds after which it makes sense to try again, None if that is not known."""
+    return getattr(error, "retry_after", None) or DEFAULT_RETRY.get(error.http_status)
+
+
 def respond(error: RocktopError, scope: Mapping[str, Any], veil: Veil) -> JSONResponse:
     """The answer to a request that failed."""
     state = scope.get("state", {})
     headers = dict(error.headers) if isinstance(error, GatewayError) else {}
-    retry = getattr(error, "retry_after", None) or DEFAULT_RETRY.get(error.http_status)
+    retry = retry_after(error)
     if retry is not None:
         headers["Retry-After"] = str(max(1, math.ceil(retry)))
     detail = veil.hide(error.message, state.get("names"))
@@ -122,7 +127,7 @@ def respond(error: RocktopError, scope: Mapping[str, Any], veil: Veil) -> JSONRe
 def unexpected(error: BaseException, scope: Mapping[str, Any], veil: Veil) -> JSONResponse:
     """The answer where a fault of the program was met: it says nothing of it, the log says all."""
     _log.error("unexpected error", exc_info=error)
-    return respond(RocktopError(_UNEXPECTED), scope, veil)
+    return respond(RocktopError(UNEXPECTED), scope, veil)
 
 
 def install(app: FastAPI, veil: Veil) -> None:

@@ -1,0 +1,158 @@
+"""Feeds the engine with the pieces of one session, and repairs what a lost replica breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from rocktop_ray.errors import RocktopError, StageLostError, StateMissingError
+from serve_apps.live.course import Course
+from serve_apps.live.engine import Fed, Feed, LiveEngine, Piece
+from serve_apps.live.limits import LiveLimits
+from serve_apps.live.line import Line
+from serve_apps.live.tally import Tally
+from serve_apps.live.tape import Cut
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_REST, _LONGEST_REST = 1.0, 8.0
+_SOON = 10.0
+"""Seconds within which falling behind again means that there is too much to do."""
+
+_log = logging.getLogger(__name__)
+
+
+class Feeder:
+    """One call to the engine at a time.
+
+    Args:
+        course: whose pieces are fed.
+        engine: who computes.
+        line: where answers go.
+    """
+
+    def __init__(
+        self,
+        course: Course,
+        engine: LiveEngine,
+        limits: LiveLimits,
+        tally: Tally,
+        line: Line,
+    ) -> None:
+        self._course, self._engine, self._limits, self._tally, self._line = course, engine, limits, tally, line
+        self._work = asyncio.Event()
+        self._send_state = course.save.state is not None
+        self._replay = course.save.state is not None
+        self._lost_at: float | None = None
+        self._pause = _FIRST_PAUSE
+        self._rest, self._rest_until, self._behind_at = 0.0, float("-inf"), float("-inf")
+
+    @property
+    def lost(self) -> bool:
+        """Whether a replica was lost, and no other one has taken over yet."""
+        return self._lost_at is not None
+
+    def wake(self) -> None:
+        """There may be new pieces."""
+        self._work.set()
+
+    async def run(self) -> None:
+        """Feed for ever. Raises StageLostError when nobody took over in time, and what else the engine raises."""
+        while True:
+            while not self._course.behind:
+                self._work.clear()
+                await self._work.wait()
+            await self._once()
+
+    async def _once(self) -> None:
+        course = self._course
+        batch = course.batch(all_since=self._replay)
+        rested = self._resting(batch, time.monotonic())
+        feed = Feed(
+            session=course.head.session,
+            voice=batch[0].how.voice,
+            rate=course.head.rate,
+            multiple=course.head.grid,
+            seq=batch[0].index,
+            pieces=tuple(
+                Piece(cut.samples, cut.how.settings, cut.how.bypass, rest)
+                for cut, rest in zip(batch, rested, strict=True)
+            ),
+            state=course.save.state if self._send_state and batch[0].index == course.save.index else None,
+            want_state=course.wants_save(batch),
+            live=course.head.live,
+        )
+        try:
+            async with asyncio.timeout(self._limits.hang):
+                fed = await self._engine.feed(feed)
+        except StateMissingError as error:
+            if feed.state is not None or course.fed == course.save.index == 0:
+                await self._mourn(error)
+            self._again()
+            return
+        except TimeoutError as error:
+            await self._mourn(error)
+            return
+        except RocktopError as error:
+            if not error.retryable:
+                raise
+            await self._mourn(error)
+            return
+        self._recovered(feed, fed)
+        course.answers.delay = fed.delay or course.answers.delay
+        self._line.told(course.took(batch, fed.waves, fed.state, rested))
+
+    def _recovered(self, feed: Feed, fed: Fed) -> None:
+        self._tally.fed(fed)
+        self._send_state = self._replay = False
+        self._pause = _FIRST_PAUSE
+        if self._lost_at is not None:
+            seconds = time.monotonic() - self._lost_at
+            self._lost_at = None
+            self._behind_at = float("-inf")
+            _log.info("live session recovered", extra={"session": feed.session, "seconds": round(seconds, 3)})
+            self._line.notice("recovered", "the conversion goes on", round(seconds, 3))
+
+    def _again(self) -> None:
+        self._course.rewind()
+        self._send_state = self._replay = True
+
+    async def _mourn(self, error: BaseException) -> None:
+        """A replica is lost: another one gets the state, and the pieces since."""
+        now = time.monotonic()
+        self._again()
+        self._tally.lost()
+        if self._lost_at is None:
+            self._lost_at = now
+            self._line.notice("replica-lost", "what computed was lost; another one takes over")
+            _log.warning("live replica lost", extra={"session": self._course.head.session, "why": str(error)[:300]})
+        elif now - self._lost_at > self._limits.recover:
+            raise StageLostError("nobody is left to compute this stream; resume it a little later") from error
+        else:
+            await asyncio.sleep(self._pause)
+            self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
+
+    def _resting(self, batch: Sequence[Cut], now: float) -> list[bool]:
+        """Which pieces go past the networks. To catch up: those that were answered already. And for some seconds all
+        of them, if catching up was of no use: better the take for a while than a stutter.
+        """
+        patience = self._limits.skip if self._lost_at is None else self._limits.skip_lost
+        if not batch[0].hurry:
+            return [False] * len(batch)
+        if now < self._rest_until:
+            return [cut.hurry for cut in batch]
+        if now - batch[0].arrived <= patience:
+            return [False] * len(batch)
+        answered = [cut.hurry and cut.end <= self._course.answers.at for cut in batch]
+        if self._lost_at is not None:
+            return answered
+        again = now - self._behind_at < _SOON + self._rest
+        self._behind_at = now
+        if again:
+            self._rest = min(_LONGEST_REST, 2 * self._rest) if self._rest else _REST
+            self._rest_until = now + self._rest
+            self._line.notice("overloaded", "the server is too busy: the take itself is heard", self._rest)
+            return [cut.hurry for cut in batch]
+        self._rest = 0.0
+        return answered

@@ -1,0 +1,49 @@
+"""The bounds of live sessions, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from serve_apps.config import LiveConfig
+
+
+@dataclass(frozen=True)
+class LiveLimits:
+    """Seconds, unless said otherwise."""
+
+    slack: float = 0.02
+    """That an answer may come after the next block was due."""
+    window: float = 0.5
+    """Of audio that may wait for its answer, where blocks have deadlines; at least two blocks."""
+    free_window: float = 4.0
+    """The same where they have none: then nothing more is read."""
+    skip: float = 0.2
+    """Pieces that wait longer, and whose blocks are answered, go past the networks."""
+    skip_lost: float = 1.0
+    """The same after a replica was lost: pieces since the last save are made again if they are not older."""
+    recover: float = 20.0
+    """For that a lost replica is replaced; a session waits no longer."""
+    hang: float = 20.0
+    """That the engine may take for one call."""
+    start: float = 10.0
+    """For the first message."""
+    silence: float = 30.0
+    """Without any message."""
+    unread: float = 5.0
+    """That the client may let its answers lie."""
+    unread_bytes: int = 16 << 20
+    resume: float = 30.0
+    """That a session waits for its client."""
+    ahead: float = 2.0
+    """By which a live client may be ahead of real time: what a network holds back, and sends at once."""
+    texts: tuple[float, float] = (50.0, 400.0)
+    """Text messages: in a second, and at once."""
+    blocks: tuple[float, float] = (1000.0, 5000.0)
+    """Blocks, the same."""
+    most_waiting: int = 4000
+    """Blocks that may wait for their answer."""
+
+    @classmethod
+    def of(cls, config: LiveConfig) -> LiveLimits:
+        """What the configuration says."""
+        return cls(slack=config.slack_ms / 1e3, resume=config.resume_seconds)

@@ -1,0 +1,502 @@
+"""One live session, from its first block to its end: exact, in time, repaired, resumed, bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from live_parts import HOP, LATE, RATE, Client, GainEngine, Pipe, Stage, flagged, late_take, sung
+
+from rocktop_ray.errors import (
+    BusyError,
+    ProtocolError,
+    SessionGoneError,
+    SettingsError,
+    StageLostError,
+    StreamStateError,
+)
+from rocktop_ray.live import protocol
+from rocktop_ray.live.protocol import Audio, CloseCode, Flags, Start
+from rocktop_ray.settings import ConvertSettings
+from serve_apps.config import LiveConfig
+from serve_apps.live.clock import Budget, LiveClock
+from serve_apps.live.concealment import Joiner, predict
+from serve_apps.live.course import fresh_save
+from serve_apps.live.desk import LocalDesk
+from serve_apps.live.endings import close_code
+from serve_apps.live.parking import Head, Totals, pack_save, unpack_save
+from serve_apps.live.tape import Block, How
+from serve_apps.orders import VoiceRef
+
+START = Start("anna", RATE, "f32", HOP, "free")
+LIVE = replace(START, pace="live")
+
+
+def run(work: Callable[..., Awaitable[Any]], **limits: Any) -> Any:
+    """``work`` with a stage of its own. The machine may be busy: sessions without deadlines are preferred."""
+
+    async def all_of_it() -> Any:
+        return await work(Stage(GainEngine(), LocalDesk(LiveConfig(resume_seconds=5)), **limits))
+
+    return asyncio.run(asyncio.wait_for(all_of_it(), 60))
+
+
+# exactness
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    sizes=st.lists(st.one_of(st.integers(60, 900), st.sampled_from([1, HOP, 2 * HOP, RATE])), min_size=3, max_size=5),
+    block=st.sampled_from([1, 80, HOP, 441, RATE]),
+)
+def test_blocks_of_any_size_are_answered_exactly(sizes: list[int], block: int) -> None:
+    async def work(stage: Stage) -> None:
+        take = sung(1.0)
+        client = await Client(stage, take, sizes, replace(START, block=block, settings={"key": 12})).connect()
+        await (await client.sing()).end()
+        delay = [*client.of(protocol.Applied), client.started][0].delay
+        assert np.array_equal(client.stream, 2 * late_take(take, delay))
+        lengths = [len(client.outputs[seq].samples) for seq in range(client.blocks)]
+        assert lengths == list(np.diff(client.cuts))
+        last = flagged(client, Flags.LAST)
+        assert last == list(range(client.blocks, len(client.outputs)))
+        assert client.of(protocol.Ended) == [protocol.Ended(len(take), 0, 0)]
+        assert client.pipe.closed is not None and client.pipe.closed[0] == CloseCode.ENDED
+        assert stage.engine.forgotten == [client.started.session] and stage.desk.sessions() == 0
+
+    run(work)
+
+
+def test_the_delay_is_the_shortest_that_the_usual_block_allows() -> None:
+    async def work(stage: Stage) -> None:
+        for block, delay in ((HOP, LATE), (HOP // 4, LATE + HOP * 3 // 4), (1, LATE + HOP - 1), (2 * HOP, LATE)):
+            client = await Client(stage, sung(0.1), [block], replace(START, block=block)).connect()
+            assert client.started.delay == delay
+            assert client.started.delay_ms == pytest.approx(delay / 8)
+            await (await client.sing()).end()
+
+    run(work)
+
+
+def test_one_block_at_a_time_gets_its_answer() -> None:
+    """Also where blocks do not fit the grid: the first one tells."""
+
+    async def work(stage: Stage) -> None:
+        client = await Client(stage, sung(0.5), [100, 33, 500], START).connect()
+        while client.next < client.blocks:
+            client.send()
+            while client.received < client.next - 1:
+                assert await client.hear(5)
+        await client.end()
+        (applied,) = client.of(protocol.Applied)
+        assert applied.seq == 0 and applied.delay == LATE + HOP - 1
+
+    run(work)
+
+
+def test_s16_is_rounded_once_each_way() -> None:
+    async def work(stage: Stage) -> None:
+        take = sung(0.5)
+        client = await Client(stage, take, [HOP], replace(START, format="s16")).connect()
+        await (await client.sing()).end()
+        assert np.abs(client.stream - late_take(take, LATE)).max() <= 1.1 / 32768
+
+    run(work)
+
+
+# changes
+
+
+def test_changes_hold_from_the_block_that_is_told() -> None:
+    async def work(stage: Stage) -> None:
+        take = sung(1.2)
+        client = await Client(stage, take, [HOP], START).connect()
+        await client.sing(5)
+        client.say(protocol.Change({"key": 12}))
+        await client.sing(10)
+        client.say(protocol.Bypass(True))
+        await client.sing(15)
+        client.say(protocol.Bypass(False))
+        client.say(protocol.ChangeVoice("berta"))
+        while len(client.of(protocol.Applied)) < 4:
+            assert await client.hear(5)
+        await (await client.sing()).end()
+        to_12, on, off, berta = client.of(protocol.Applied)
+        assert (to_12.seq, on.seq, off.seq) == (5, 10, 15) and berta.seq == 15
+        assert (to_12.settings["key"], on.bypass, off.bypass, berta.voice) == (12, True, False, "berta")
+        factors = np.concatenate([np.full(HOP, f) for f in [1] * 5 + [2] * 5 + [1] * 5 + [-2] * 30])
+        expected = late_take(take, LATE)
+        assert np.allclose(client.stream, expected * factors[: len(expected)], atol=1e-6)
+        assert flagged(client, Flags.BYPASS) == list(range(10, 15))
+
+    run(work)
+
+
+def test_what_cannot_be_is_refused_and_the_stream_goes_on() -> None:
+    async def work(stage: Stage) -> None:
+        client = await Client(stage, sung(0.4), [HOP], START).connect()
+        for wrong in ({"key": 99}, {"kee": 1}, {"speaker": 7}):
+            client.say(protocol.Change(wrong))
+        client.say(protocol.ChangeVoice("nobody"))
+        while client.codes().count("refused") < 3:  # of the two that take time, the newer one
+            assert await client.hear(5)
+        client.say(protocol.Change({"key": 12}))
+        await (await client.sing()).end()
+        assert np.array_equal(client.stream, 2 * late_take(client.take, LATE))
+
+    run(work)
+
+
+# loss
+
+
+def test_lost_replicas_and_states_are_repaired_exactly() -> None:
+    async def work(stage: Stage) -> None:
+        client = await Client(stage, sung(3), [HOP, 100], START).connect()
+        for at in range(10, client.blocks, 10):
+            await client.sing(at)
+            if at % 20:
+                stage.engine.fails.extend([StageLostError("killed"), StageLostError("killed")])
+                stage.engine.kept.clear()
+            else:
+                stage.engine.kept.clear()
+        await (await client.sing()).end()
+        assert np.array_equal(client.stream, late_take(client.take, LATE))
+        assert client.codes().count("replica-lost") == client.codes().count("recovered") >= 1
+        assert not flagged(client, Flags.LOST)
+        longest = max(sum(len(piece.samples) for piece in feed.pieces) for feed in stage.engine.feeds)
+        assert longest <= 2.6 * RATE
+
+    run(work)
+
+
+def test_a_loss_that_lasts_is_heard_as_the_take_and_then_ends_the_session_which_can_be_resumed() -> None:
+    async def work(stage: Stage) -> None:
+        take = sung(4)
+        client = await Client(stage, take, [HOP], LIVE).connect()
+        await client.sing(12, real_time=True)
+        stage.engine.fails.extend(StageLostError("killed") for _ in range(1000))
+        await client.sing(60, real_time=True)
+        await client.listen()
+        assert client.pipe.closed[0] == CloseCode.UNAVAILABLE
+        lost = flagged(client, Flags.LOST)
+        assert lost and not set(lost) & set(range(8))
+        for seq in lost[1:]:
+            audio = client.outputs[seq]
+            late = late_take(take, LATE)[audio.position : audio.position + HOP]
+            assert np.array_equal(audio.samples, late)
+        stage.engine.fails.clear()
+        await client.connect()
+        await (await client.sing(70)).end()
+        assert client.of(protocol.Ended)
+
+    run(work, recover=0.6)
+
+
+# deadlines
+
+
+def test_a_slow_engine_is_answered_for_by_the_take_equally_late_and_nothing_clicks() -> None:
+    async def work(stage: Stage) -> None:
+        take = sung(3)
+        client = await Client(stage, take, [HOP], replace(LIVE, settings={"key": -12})).connect()
+        await client.sing(20, real_time=True)
+        stage.engine.slow = 0.15
+        await client.sing(24, real_time=True)
+        stage.engine.slow = 0.0
+        await client.sing(55, real_time=True)
+        await client.end()
+        late = flagged(client, Flags.LATE)
+        assert late and client.of(protocol.Ended)[0].late == len(late)
+        assert client.of(protocol.Stats)
+        whole, expected = client.stream, late_take(take, LATE)[: len(client.stream)]
+        ok = np.isclose(whole, expected / 2, atol=1e-6) | np.isclose(whole, expected, atol=1e-6)
+        assert (~ok).sum() <= len(late) * 2 * 40  # 5 ms of fading into and out of the take
+        steps = np.abs(np.diff(whole))
+        assert steps.max() <= 1.6 * np.abs(np.diff(take)).max()
+
+    run(work, slack=0.03)
+
+
+def test_a_server_that_stays_too_slow_says_so_and_rests() -> None:
+    async def work(stage: Stage) -> None:
+        stage.engine.slow = 0.25
+        client = await Client(stage, sung(4), [HOP], LIVE).connect()
+        await client.sing(60, real_time=True)
+        assert "overloaded" in client.codes()
+        skipped = sum(piece.skip for feed in stage.engine.feeds for piece in feed.pieces)
+        assert skipped > 10
+        client.pipe.vanish()
+
+    run(work)
+
+
+# resuming
+
+
+@pytest.mark.parametrize("lost_on_the_way", [0, 3])
+def test_a_session_that_lost_its_client_goes_on_exactly(lost_on_the_way: int) -> None:
+    async def work(stage: Stage) -> None:
+        take = sung(3)
+        client = await Client(stage, take, [HOP, 77, 500], replace(START, block=80)).connect()
+        for until in (20, 21, 45):
+            await client.sing(until)
+            await asyncio.sleep(0.02)
+            client.pipe.vanish()
+            for seq in sorted(client.outputs)[len(client.outputs) - lost_on_the_way :]:
+                del client.outputs[seq]
+            await client.connect()
+        await (await client.sing()).end()
+        delay = [client.started, *client.of(protocol.Applied)][-1].delay
+        assert np.array_equal(client.stream, late_take(take, delay))
+        assert stage.desk.sessions() == 0
+
+    run(work)
+
+
+def test_a_killed_gateway_costs_at_most_what_the_client_sends_again() -> None:
+    async def work(stage: Stage) -> None:
+        client = await Client(stage, sung(3), [HOP], START).connect()
+        parked = stage.desk.park
+
+        async def never(*_: Any, **__: Any) -> None:
+            """A gateway that was killed parks nothing."""
+
+        await client.sing(30)
+        while not client.of(protocol.Stats) or client.of(protocol.Stats)[-1].kept < 20:
+            assert await client.hear(5)
+        kept = client.of(protocol.Stats)[-1].kept
+        await client.sing(40)
+        stage.desk.park = never
+        client.pipe.vanish()
+        await client.served
+        stage.desk.park = parked
+        await client.connect()
+        assert client.started.next <= 40 and client.started.next > kept
+        await (await client.sing()).end()
+        assert np.array_equal(client.stream, late_take(client.take, LATE))
+
+    run(work)
+
+
+def test_a_second_connection_takes_the_session_over() -> None:
+    async def work(stage: Stage) -> None:
+        client = await Client(stage, sung(2), [HOP], START).connect()
+        await client.sing(20)
+        old = client.pipe
+        while client.received < 19:
+            await client.hear(5)
+        await client.connect()
+        await (await client.sing()).end()
+        assert old.closed is not None and old.closed[0] == CloseCode.IN_USE
+        assert np.array_equal(client.stream, late_take(client.take, LATE))
+
+    run(work)
+
+
+def test_strangers_do_not_get_a_session() -> None:
+    async def work(stage: Stage) -> None:
+        client = await Client(stage, sung(1), [HOP], START).connect()
+        await client.sing(10)
+        while client.received < 9:
+            assert await client.hear(5)
+        client.pipe.vanish()
+        await client.served
+        for resume, owner in (
+            (protocol.Resume(client.started.session, "wrong"), None),
+            (protocol.Resume("nobody", client.started.secret), None),
+            (protocol.Resume(client.started.session, client.started.secret), "somebody"),
+        ):
+            pipe = Pipe()
+            pipe.to_server.put_nowait(protocol.pack(resume))
+            with pytest.raises(SessionGoneError):
+                await stage.serve(pipe, owner)
+        await client.connect()
+        await (await client.sing()).end()
+        with pytest.raises(SessionGoneError):
+            await client.connect()
+
+    run(work)
+
+
+def test_a_gateway_that_drains_parks_its_sessions() -> None:
+    async def work(stage: Stage) -> None:
+        client = await Client(stage, sung(2), [HOP], START).connect()
+        await client.sing(20)
+        stage.draining = True
+        await client.listen()
+        assert client.pipe.closed[0] == CloseCode.DRAINING and "draining" in client.codes()
+        stage.draining = False
+        await client.connect()
+        await (await client.sing()).end()
+        assert np.array_equal(client.stream, late_take(client.take, LATE))
+
+    run(work)
+
+
+# bounds
+
+
+def test_clients_that_break_the_rules_are_told_why() -> None:
+    def block_of(seq: int) -> bytes:
+        return protocol.pack_audio(Audio(seq, seq * HOP, np.zeros(HOP, np.float32)))
+
+    block, second = block_of(0), block_of(1)
+    cases: list[tuple[Start, list[str | bytes], CloseCode]] = [
+        (START, [protocol.pack_audio(Audio(1, HOP, np.zeros(5, np.float32)))], CloseCode.BAD_MESSAGE),
+        (START, [block, protocol.pack_audio(Audio(1, 7, np.zeros(5, np.float32)))], CloseCode.BAD_MESSAGE),
+        (START, ["{"], CloseCode.BAD_MESSAGE),
+        (START, [b"\x01"], CloseCode.BAD_MESSAGE),
+        (START, [protocol.pack(START)], CloseCode.BAD_MESSAGE),
+        (START, [protocol.pack(protocol.End()), block], CloseCode.BAD_MESSAGE),
+        (START, [protocol.pack(protocol.Ping())] * 900, CloseCode.TOO_MUCH),
+        (LIVE, [block_of(n) for n in range(99)], CloseCode.TOO_MUCH),
+        (START, [block, block, second, protocol.pack(protocol.End())], CloseCode.ENDED),
+    ]  # fmt: skip
+
+    async def work(stage: Stage) -> None:
+        for start, messages, code in cases:
+            client = await Client(stage, sung(1), [HOP], start).connect()
+            for message in messages:
+                client.pipe.to_server.put_nowait(message)
+            await client.listen()
+            assert client.pipe.closed[0] == code, (messages[:1], client.pipe.closed)
+            if code != CloseCode.ENDED:
+                assert client.of(protocol.Problem)[0].detail.startswith(client.pipe.closed[1][:60])
+
+    run(work)
+
+
+def test_silent_clients_and_clients_that_do_not_read_are_sent_away() -> None:
+    async def work(stage: Stage) -> None:
+        silent = await Client(stage, sung(1), [HOP], START).connect()
+        deaf = await Client(stage, sung(1), [HOP], START).connect()
+        deaf.pipe.reads.clear()
+        deaf.send()
+        assert (await deaf.served).code == CloseCode.SILENT
+        assert (await silent.served).code == CloseCode.SILENT
+
+    run(work, silence=0.8, unread=0.3)
+
+
+def test_a_client_in_no_hurry_is_not_read_from_while_too_much_waits() -> None:
+    async def work(stage: Stage) -> None:
+        stage.engine.slow = 0.2
+        client = await Client(stage, sung(30), [HOP], START).connect()
+        while client.next < client.blocks:
+            client.send()
+        await client.hear(2)
+        assert client.pipe.to_server.qsize() > client.blocks - 300
+        stage.engine.slow = 0.0
+        await client.end()
+        assert np.array_equal(client.stream, late_take(client.take, LATE))
+
+    run(work)
+
+
+def test_who_finds_no_place_is_told_when_to_come_back() -> None:
+    async def work(stage: Stage) -> None:
+        stage.desk = LocalDesk(LiveConfig(free_sessions=1))
+        await Client(stage, sung(1), [HOP], START).connect()
+        with pytest.raises(BusyError) as busy:
+            await Client(stage, sung(1), [HOP], START).connect()
+        assert busy.value.retry_after > 0 and close_code(busy.value) == CloseCode.NO_CAPACITY
+        with pytest.raises(SettingsError):
+            await Client(stage, sung(1), [HOP], replace(START, settings={"key": 99})).connect()
+
+    run(work)
+
+
+# parts
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_what_is_parked_comes_back_the_same(data: st.DataObject) -> None:
+    lengths = st.lists(st.integers(1, 50), max_size=6)
+    noise = np.random.default_rng(data.draw(st.integers(0, 99)))
+
+    def samples(length: int) -> np.ndarray:
+        return noise.normal(size=length).astype(np.float32)
+
+    how = How(VoiceRef("anna@1", "anna"), ConvertSettings(key=2))
+    other = replace(how, bypass=True)
+    head = Head("s", data.draw(st.none() | st.text(max_size=5)), RATE, "s16", 80, 80, "live")
+    save = replace(
+        fresh_save(head, how, {"key": 2}, 9),
+        state=data.draw(st.none() | st.binary(max_size=90)),
+        outputs=tuple(Audio(n, 7, samples(size), Flags.LATE) for n, size in enumerate(data.draw(lengths))),
+        totals=Totals(4, 3, 2, 1),
+        heard=samples(30),
+        seq=5,
+        at=123,
+    )
+    position, blocks = save.at, []
+    for n, size in enumerate(data.draw(lengths)):
+        blocks.append(Block(save.seq + n, position, samples(size), data.draw(st.sampled_from([how, other]))))
+        position += size
+    save = replace(save, blocks=tuple(blocks))
+    packed = pack_save(save)
+    again = unpack_save(packed)
+    assert pack_save(again) == packed
+    assert (again.head, again.how, again.asked, again.totals) == (save.head, save.how, save.asked, save.totals)
+    assert again.outputs == save.outputs and [block.how for block in again.blocks] == [block.how for block in blocks]
+    cut = data.draw(st.integers(0, len(packed) - 1))
+    with pytest.raises(StreamStateError):
+        unpack_save(packed[:cut])
+    spoiled = bytearray(packed)
+    spoiled[cut] ^= data.draw(st.integers(1, 255))
+    with contextlib.suppress(StreamStateError):
+        unpack_save(bytes(spoiled))
+
+
+@pytest.mark.parametrize("rate", [8000, 44_100, 192_000])
+def test_what_was_heard_is_continued_without_a_step(rate: int) -> None:
+    at = np.arange(rate // 10) / rate
+    wave = sum(0.3 / n * np.sin(2 * np.pi * 310 * n * at + n) for n in range(1, 5)).astype(np.float32)
+    known = len(wave) // 2
+    guess = predict(wave[:known][-round(0.03 * rate) :], round(0.005 * rate), 64)
+    joined = np.concatenate([wave[:known], guess])
+    assert np.abs(np.diff(joined)).max() <= 1.5 * np.abs(np.diff(wave)).max()
+    assert np.abs(guess).max() <= np.abs(wave).max()
+    assert rate > 8000 or np.abs(guess - wave[known : known + len(guess)]).max() < 0.2
+    assert not predict(np.zeros(2000, np.float32), 5, 64).any() and not predict(wave[:3], 5, 64).any()
+
+
+def test_the_joiner_does_not_care_how_the_stream_is_cut() -> None:
+    wave, take = sung(0.2), sung(0.3)[800:]
+    whole, parts = Joiner(RATE), Joiner(RATE)
+    expected = np.concatenate(
+        [whole.converted(wave[:600], take[:600]), whole.missing(take[600:900]), whole.converted(wave[900:], take[900:])]
+    )
+    found = [parts.converted(wave[:600], take[:600])]
+    found += [parts.missing(take[n : n + 300]) for n in (600,)]
+    found += [parts.converted(wave[n : n + 7], take[n : n + 7]) for n in range(900, len(wave), 7)]
+    assert np.allclose(np.concatenate(found), expected, atol=1e-6)
+    assert np.array_equal(expected[640:900], take[640:900]) and np.array_equal(expected[940:], wave[940:])
+
+
+def test_deadlines_and_real_time() -> None:
+    clock = LiveClock(1000, slack=0.02, credit=0.5)
+    assert clock.due(5.0, 40, 0, 40) == pytest.approx(5.06)
+    assert clock.due(5.0, 10, 30, 40) == pytest.approx(5.09)
+    assert clock.due(5.0, 10, 0, 10) == pytest.approx(5.09), "answers go out in order"
+    assert all(clock.ahead(at / 25, 40) == 0 for at in range(10_000)), "a clock as ours"
+    drifting = LiveClock(1000, 0.02, 0.5)
+    assert all(drifting.ahead(at / 25.3, 40) == 0 for at in range(10_000)), "one that is 1.2 % fast"
+    fast = LiveClock(1000, 0.02, 0.5)
+    assert max(fast.ahead(at / 50, 40) for at in range(200)) > 1
+    budget = Budget(10, 20)
+    assert sum(budget.take(1.0) for _ in range(50)) == 20 and budget.take(1.2)
+
+
+def test_codes_of_endings() -> None:
+    assert close_code(ProtocolError("x")) == 4400 and close_code(StageLostError("x")) == 4503
+    assert close_code(ValueError("x")) == 4500 and close_code(StreamStateError("x")) == 4410
