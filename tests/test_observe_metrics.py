@@ -183,6 +183,14 @@ def test_every_metric_of_the_table_can_be_told():
     metrics.job_finished("convert", "done")
     metrics.answered("GET", "/v1/jobs/{id}", 200, 0.1, 10, 20)
     metrics.ongoing(1)
+    metrics.live_turn(0.01, [0.002], 2)
+    metrics.live_house(0.5, 2, 1, 1, 1000)
+    metrics.live_refused("load")
+    metrics.live_sessions(3)
+    metrics.live_began(0.1)
+    metrics.live_computed(0.01, 0.002)
+    metrics.live_answered("converted", 0.04, 0.03)
+    metrics.live_ended("ended")
     shown = set(parsed(merged([text()])))
     looked_up = (
         "rocktop_cache",

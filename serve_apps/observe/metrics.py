@@ -66,7 +66,7 @@ class Metrics:
         """A replica opened a voice. How many it holds and lets go is looked up by ``watch``."""
         self._to.observe("rocktop_voice_load_seconds", seconds)
 
-    # live
+    # live: computing, and who is let in
 
     def live_turn(self, seconds: float, waited: Sequence[float], streams: int) -> None:
         """A turn of the computing thread; ``waited``: of the feeds that it began."""
