@@ -54,6 +54,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--block-ms", type=float, default=40.0)
     parser.add_argument("--rate", type=int, default=48_000)
     parser.add_argument("--voice", default="bundle")
+    parser.add_argument("--pitch", help="live.pitch: extractor of a voice that is not exact")
     parser.add_argument("--proxy", nargs="+", choices=PROXIES, default=["python"])
     parser.add_argument("--placement", nargs="+", choices=("fused", "split"), default=["fused"])
     parser.add_argument("--replicas", type=int, default=1, help="of the deployment that computes")
@@ -72,6 +73,7 @@ def _config(options: argparse.Namespace) -> dict[str, Any]:
         "threads": options.threads,
         "preload": [options.voice],
         "preload_seconds": 0,
+        "pitch": options.pitch,
     }
     for pair in options.set:
         key, _, value = pair.partition("=")
@@ -116,7 +118,7 @@ def _measured(service: Service, name: str, streams: int, options: argparse.Names
                 with suppress(ProcessLookupError):
                     caller.kill()
                 caller.wait()
-    calls = [read_call(report, options.rate, block, number) for number, report in enumerate(reports)]
+    calls = [read_call(report, options.rate, block, number, options.pitch) for number, report in enumerate(reports)]
     return delay_report.Case(name, streams, calls, usage, service.ready_seconds)
 
 

@@ -89,7 +89,7 @@ class Call:
     """How it was found: by the wave or by the sound."""
 
 
-def read_call(report: Path, rate: int, block: int, clip: int) -> Call:
+def read_call(report: Path, rate: int, block: int, clip: int, pitch: str | None = None) -> Call:
     """Read a client's report and find out how late clicks and singing were. Never raises for a client that failed."""
     call = Call(rate, block, clip)
     if not report.exists():
@@ -112,15 +112,16 @@ def read_call(report: Path, rate: int, block: int, clip: int) -> Call:
         inside = [position for position in sent.positions if position < held]
         call.click_lags = click_lags(inside, sent.pulse, call.dry.heard, call.dry.delay, round(0.05 * rate))
     if call.wet is not None and len(call.wet.heard) > 3 * rate:
-        _compare(call, call.wet)
+        _compare(call, call.wet, pitch)
     return call
 
 
-def _compare(call: Call, wet: Part) -> None:
+def _compare(call: Call, wet: Part, pitch: str | None) -> None:
     """Where the conversion stands, beside the offline one of the same take with the same settings."""
     rate = call.rate
     first, last = round(_WARM * rate), min(len(wet.heard), round((_WARM + _COMPARED) * rate))
-    offline = _offline(wet.facts["started"]["voice"], json.dumps(wet.facts["started"]["settings"]), call.clip, rate)
+    started = wet.facts["started"]
+    offline = _offline(started["voice"], pitch, json.dumps(started["settings"]), call.clip, rate)
     reference = offline[first:last]
     call.sung_lag, call.alike = wave_lag(reference, wet.heard[first:last], round(_MOST_LAG * rate))
     call.by = "wave"
@@ -130,14 +131,15 @@ def _compare(call: Call, wet: Part) -> None:
 
 
 @cache
-def _offline(voice: str, settings: str, clip: int, rate: int) -> Array:
+def _offline(voice: str, pitch: str | None, settings: str, clip: int, rate: int) -> Array:
     from rocktop_ray.audio.resample import StreamResampler
     from rocktop_ray.engine import build_engine
     from rocktop_ray.protocols import TAKE_RATE
     from rocktop_ray.settings import ConvertSettings
 
     take = sung(_WARM + _COMPARED + 1, TAKE_RATE, clip)
-    made = build_engine(voice, device="cpu").converter.convert(take, ConvertSettings.from_mapping(json.loads(settings)))
+    converter = build_engine(voice, pitch=pitch, device="cpu").converter
+    made = converter.convert(take, ConvertSettings.from_mapping(json.loads(settings)))
     if rate == TAKE_RATE:
         return made.audio
     stream = StreamResampler(TAKE_RATE, rate)

@@ -51,7 +51,7 @@ def main() -> int:
     options = _options()
     FOLDER.mkdir(parents=True, exist_ok=True)
     live = {"replicas": options.replicas, "preload": [options.voice], "preload_seconds": 0, "resume_seconds": _RESUME}
-    live |= {"free_sessions": options.streams + 8, "load": options.load}
+    live |= {"free_sessions": options.streams + 8, "load": options.load, "pitch": options.pitch}
     with serving({"live": live}, proxy=options.proxy) as service:
         watched, reports, crowd = _soak(service, options)
         time.sleep(_RESUME + 8)  # leases and parked sessions of those that vanished run out
@@ -77,6 +77,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--load", type=float, default=0.9, help="live.load: share of the time that may be promised")
     parser.add_argument("--proxy", default="python")
     parser.add_argument("--voice", default="bundle")
+    parser.add_argument("--pitch", help="live.pitch: extractor of a voice that is not exact")
     parser.add_argument("--most-wall", type=float, default=90.0, help="minutes after which it is stopped")
     options = parser.parse_args()
     if options.quick:
@@ -88,7 +89,7 @@ def _soak(service: Service, options: argparse.Namespace) -> tuple[Watched, list[
     stop, crowd_report = FOLDER / "stop", FOLDER / "crowd.json"
     for path in (stop, crowd_report, *FOLDER.glob("steady-*.json")):
         path.unlink(missing_ok=True)
-    common = {"url": service.socket_url, "voice": options.voice}
+    common = {"url": service.socket_url, "voice": options.voice, "pitch": options.pitch}
     crowd = {
         **common,
         "rate": 44_100,

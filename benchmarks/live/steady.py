@@ -99,7 +99,7 @@ async def stream(job: dict[str, Any], account: Account) -> None:
     relay = Relay(address.port or 80)
     await relay.start()
     url = f"ws://127.0.0.1:{relay.port}{address.path}" if job["cut_every"] else job["url"]
-    converter = await asyncio.to_thread(served_converter, job["voice"])
+    converter = await asyncio.to_thread(served_converter, job["voice"], job["pitch"])
     client = LiveClient(
         url,
         Start(job["voice"], rate, "f32", usual, "free"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from rocktop_ray.convert import Converter
@@ -10,6 +11,8 @@ from rocktop_ray.features.content.registry import build_content_encoder
 from rocktop_ray.features.pitch.registry import build_pitch_extractor
 from rocktop_ray.live.converter import LiveConverter
 from rocktop_ray.live.layout import LiveLayout
+from rocktop_ray.live.open import open_live
+from rocktop_ray.live.parts import LiveParts, exact_parts
 from rocktop_ray.voices.open import open_voice
 
 VOICES = ("bundle", "stock")
@@ -24,15 +27,21 @@ def offline_converter(voice: str, files: dict[str, str]) -> Converter:
     return Converter(encoder, build_pitch_extractor("rmvpe", path=files["rmvpe"]), opened.model, opened.index)
 
 
-def live_converter(voice: str, files: dict[str, str], offline: Converter, case: dict[str, Any]) -> LiveConverter:
-    """The same voice, live, in hops of ``hop`` frames. The bundle is heard by its listener where there is one."""
-    return LiveConverter(offline, LiveLayout(hop=case["hop"], ahead=case["ahead"]))
+def live_converter(voice: str, offline: Converter, case: dict[str, Any]) -> LiveConverter:
+    """The same voice, live, in hops of ``hop`` frames: with its students where it has some and not ``windows``."""
+    parts = _students() if voice == "bundle" and not case.get("windows") else None
+    return LiveConverter(parts or offline, LiveLayout(hop=case["hop"], ahead=case["ahead"]))
 
 
-def served_converter(voice: str) -> LiveConverter:
+def served_converter(voice: str, pitch: str | None) -> LiveConverter:
     """A voice by name as the service has it, by the default configuration."""
     from serve_apps.config import LiveConfig
 
-    offline, config = build_engine(voice, device="cpu").converter, LiveConfig()
-    made = LiveConverter(offline, LiveLayout(**config.layout.model_dump()))
-    return made if made.exact else LiveConverter(offline, LiveLayout(**config.windows.model_dump()))
+    config = LiveConfig()
+    made = open_live(voice, layout=LiveLayout(**config.layout.model_dump()), pitch=pitch)
+    return made if made.exact else open_live(voice, layout=LiveLayout(**config.windows.model_dump()), pitch=pitch)
+
+
+@cache
+def _students() -> LiveParts | None:
+    return exact_parts(open_voice("bundle"))

@@ -33,7 +33,7 @@ def main(job_file: str) -> None:
         ({"way": "offline"}, lambda: whole(lambda: offline.convert(first, settings), len(first) / TAKE_RATE))
     ]
     for case in job["streams"]:
-        converter = live_converter(job["voice"], job["files"], offline, case)
+        converter = live_converter(job["voice"], offline, case)
         block = case["block_ms"] * TAKE_RATE // 1000
         stream = LiveStream(converter, settings, multiple=block)
         facts = {"way": "stream", **case, "delay_ms": stream.delay / TAKE_RATE * 1e3, "exact": converter.exact}
@@ -44,7 +44,7 @@ def main(job_file: str) -> None:
         facts = {"way": "recompute", "block_ms": block_ms, "delay_ms": again.delay / TAKE_RATE * 1e3}
         cases.append((facts, _recomputing(again, take, block, job)))
     if job["batch"] is not None:
-        converter = live_converter(job["voice"], job["files"], offline, job["batch"])
+        converter = live_converter(job["voice"], offline, job["batch"])
         block = job["batch"]["block_ms"] * TAKE_RATE // 1000
         for sessions in job["batch"]["sessions"]:
             facts = {"way": "batch", "block_ms": job["batch"]["block_ms"], "sessions": sessions}
