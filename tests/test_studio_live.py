@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
@@ -10,19 +9,14 @@ from unittest.mock import patch
 import gateway_server
 import numpy as np
 import pytest
-import soundfile
+from live_page import LEVEL, OUTPUT, keep_takes, noise, recorded, row, start, until_row
 from live_stand_in import StandIn
 from studio_browser import Watched, browsing, studio_server, watched
 
 from rocktop_ray.audio.encode import encode_bytes
 from rocktop_ray.live.protocol import Bypass, Change, ChangeVoice, CloseCode, End, Notice, Problem, Resume, Start
-from rocktop_ray.protocols import Array
 
 pytestmark = pytest.mark.xdist_group("browser")
-LEVEL = 0.1
-OUTPUT = "document.querySelectorAll('#live-panel .level')[1].getAttribute('aria-valuenow')"
-"""dBFS RMS of what is played, as the meter tells it."""
-
 TAP = """
   // What goes into the page's capture and what leaves it, side by side: delay is measured from outside.
   window.tapped = [[], []];
@@ -46,11 +40,6 @@ TAP = """
     return connect.apply(this, to);
   };
 """
-
-
-def noise(seconds: float = 4.0, rate: int = 48_000) -> Array:
-    """Noise of the same loudness throughout, that is like itself at no other moment."""
-    return (LEVEL * np.random.default_rng(1).standard_normal(round(seconds * rate)).clip(-4, 4)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -81,39 +70,6 @@ def studio(browser: Any, server: Any, stand_in: StandIn) -> Iterator[Watched]:
     with watched(browser, server.url) as watch:
         watch.open().choose().page.click("#mode-live")
         yield watch
-
-
-def start(studio: Watched) -> None:
-    studio.page.click("#live-go")
-    studio.until("document.querySelector('#live-panel').dataset.phase === 'live'")
-
-
-def row(studio: Watched, label: str) -> str:
-    """What the lists say beside a word."""
-    return str(studio.page.locator(f"#live-panel dt:text-is('{label}') + dd").text_content())
-
-
-def until_row(studio: Watched, label: str, wanted: str) -> None:
-    """Wait until a row holds what a regular expression says."""
-    studio.until(
-        "(() => { const node = [...document.querySelectorAll('#live-panel dt')]"
-        f".find((one) => one.textContent === {label!r}); return /{wanted}/.test(node.nextSibling.textContent); }})()"
-    )
-
-
-def recorded(studio: Watched) -> tuple[Array, Array]:
-    """What the newest take and its result hold, by their downloads."""
-    page = studio.page
-    with page.expect_download() as coming:
-        page.click(".result.done >> nth=0 >> text=Download")
-    wet, rate = soundfile.read(coming.value.path(), dtype="float32")
-    data = page.evaluate("""async () => {
-          const { lastTake } = window;
-          return [...new Uint8Array(await lastTake.arrayBuffer())];
-        }""")
-    dry, same = soundfile.read(io.BytesIO(bytes(data)), dtype="float32")
-    assert rate == same
-    return dry, wet
 
 
 def test_start_hear_change_compare_and_stop(studio: Watched, stand_in: StandIn) -> None:
@@ -189,15 +145,12 @@ def test_the_delay_that_is_shown_is_the_one_that_is_there(studio: Watched) -> No
 
 def test_what_is_recorded_is_aligned_and_in_the_list(studio: Watched) -> None:
     page = studio.page
+    keep_takes(studio)
     page.fill("#set-key", "-12")
     page.press("#set-key", "Enter")
     start(studio)
     page.click("#live-panel .record")
     studio.until("document.querySelector('#live-panel .row .time').textContent > '0:01.5'")
-    page.evaluate("""() => {
-          const keep = URL.createObjectURL;
-          URL.createObjectURL = (blob) => { if (blob instanceof File) window.lastTake = blob; return keep.call(URL, blob); };
-        }""")
     page.keyboard.press("r")
     page.wait_for_selector(".take.chosen >> text=live 20")
     page.click("#live-go")

@@ -130,7 +130,7 @@ def test_on_time_is_exact_after_the_fade(page: Any) -> None:
 
 
 def test_what_is_late_within_the_reserve_is_not_heard(page: Any) -> None:
-    late = {n: 6 for n in range(5, 50, 3)}  # 16 ms
+    late = dict.fromkeys(range(5, 50, 3), 6)  # 16 ms
     told = played(page, blocks(50, 15 * 128, 15, late), 0.02, 50 * 15)
     assert told["underruns"] == 0
 

@@ -254,6 +254,7 @@ export class LivePanel {
     this.record.classList.toggle("on", on);
     this.record.title = "What you sing and what you hear, into the list of takes (R)";
     this.time.hidden = !on;
+    this.time.textContent = clock(0, 1);
     announce(on ? "Recording" : "Recording stopped");
   }
 

@@ -51,7 +51,7 @@ const CLOSES = {
   4408: { text: "Nothing arrived at the server for a while.", next: "resume" },
   4409: { text: "The stream is in use by another connection.", next: "resume" },
   4410: { text: "The server no longer has this stream.", next: "renew" },
-  4413: { text: "More arrived at the server than it takes at once.", next: "renew" },
+  4413: { text: "More came together than the server, or the way to it, takes at once.", next: "renew" },
   4422: { text: "The server does not take these settings for a stream.", next: "stop" },
   4429: { text: "The server has no room for another stream.", next: "stop" },
   4500: { text: "The server failed.", next: "resume" },

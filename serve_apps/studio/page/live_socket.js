@@ -8,6 +8,7 @@ const GIVE_UP = 90; // seconds without a connection
 const PAUSES = [0.1, 0.3, 1, 2, 4]; // seconds between attempts
 const SILENT = 8; // seconds without a word, while the server should speak every second
 const PING = 2;
+const [BEHIND, BEHIND_FOR] = [1.5, 6]; // so many seconds of input unsent for so long: the way there is too slow
 
 export class LiveSocket {
   /** `tell(message)` hears what happens: {type: "state" | "audio" | the server's own types, ...}. */
@@ -34,6 +35,7 @@ export class LiveSocket {
     this.received = -1;
     this.kept = -1;
     this.window = 0.5;
+    this.behindSince = null;
     this.trips = [];
   }
 
@@ -95,10 +97,21 @@ export class LiveSocket {
       const block = this.blocks[at];
       const unanswered = this.blocks[Math.max(0, this.received + 1 - first)] ?? block;
       const waiting = block.position + block.samples.length - unanswered.position;
-      if (waiting > most && block !== unanswered) return;
+      if (waiting > most && block !== unanswered) return this.hold(block);
       this.socket.send(packAudio(block));
       this.sent = block.seq + 1;
     }
+  }
+
+  /** What cannot be sent waits here; when it only grows, being live again is worth more than the rest. */
+  hold(block) {
+    const behind = (this.blocks.at(-1).position - block.position) / this.wanted.rate;
+    if (behind < BEHIND) this.behindSince = null;
+    else this.behindSince ??= now();
+    if (this.behindSince === null || now() - this.behindSince < 1000 * BEHIND_FOR) return;
+    this.behindSince = null;
+    this.drop();
+    this.lost(4413, "");
   }
 
   /** Changes of {voice, settings, bypass}; told now or when the connection is back. */

@@ -5,7 +5,7 @@ import { FLAG } from "./live_protocol.js";
 import { LiveRecording } from "./live_recording.js";
 import { LiveSocket } from "./live_socket.js";
 
-const PATIENCE = 1500; // milliseconds that a recording waits for its last answers
+const PATIENCE = 1500; // milliseconds without an answer after which a recording waits for no more
 
 let capture = null;
 let playback = null;
@@ -46,7 +46,13 @@ function heard({ samples, position, flags }) {
 function stopRecording() {
   const ending = recording;
   if (!ending || ending.stop()) return finishRecording();
-  setTimeout(() => recording === ending && finishRecording(), PATIENCE);
+  let before = null;
+  const look = () => {
+    if (recording !== ending) return clearInterval(timer);
+    if (ending.wet.next === before) finishRecording();
+    before = ending.wet.next;
+  };
+  const timer = setInterval(look, PATIENCE);
 }
 
 function finishRecording() {
