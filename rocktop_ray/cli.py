@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from rocktop_ray.commands import audio, convert, demo, doctor, evaluate, models, voices
+from rocktop_ray.commands import audio, convert, demo, doctor, evaluate, live, models, voices
 from rocktop_ray.errors import CancelledError, RocktopError, StorageError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command()(convert.convert)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.command()(evaluate.evaluate)
+app.command()(live.live)
 app.add_typer(voices.app, name="voices")
 app.add_typer(models.app, name="models")
 app.add_typer(audio.app, name="audio")

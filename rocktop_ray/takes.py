@@ -17,7 +17,7 @@ from rocktop_ray.audio.decode import iter_take, probe
 from rocktop_ray.audio.encode import Writer, open_writer
 from rocktop_ray.audio.formats import Output, check_output, format_for
 from rocktop_ray.audio.info import DEFAULT_LIMITS, AudioInfo, AudioLimits
-from rocktop_ray.audio.level import from_db, normalising_gain, peak, to_db
+from rocktop_ray.audio.level import CEILING_DBFS, from_db, normalising_gain, peak, to_db
 from rocktop_ray.audio.limiter import Limiter
 from rocktop_ray.audio.resample import StreamResampler, resampled_length
 from rocktop_ray.audio.stream_encode import check_streamable, open_stream
@@ -25,9 +25,6 @@ from rocktop_ray.convert import Converted, Converter, Progress
 from rocktop_ray.errors import storage_errors
 from rocktop_ray.protocols import TAKE_RATE, Array
 from rocktop_ray.settings import ConvertSettings
-
-CEILING_DBFS = -1.0
-"""Converted takes never peak above this: louder ones are turned down as a whole."""
 
 _BLOCK = 1 << 18
 _SPARE = 64

@@ -8,6 +8,8 @@ from rocktop_ray.audio.resample import resample
 from rocktop_ray.errors import SettingsError
 from rocktop_ray.protocols import Array
 
+CEILING_DBFS = -1.0
+"""Converted takes never peak above this: louder ones are turned down as a whole."""
 FLOOR_DBFS = -200.0
 """What silence is called in dB."""
 

@@ -26,15 +26,24 @@ class Limiter:
     """
 
     def __init__(
-        self, rate: int, ceiling_dbfs: float = -1.0, *, look_ahead: float = 0.005, recovery: float = 40.0
+        self,
+        rate: int,
+        ceiling_dbfs: float = -1.0,
+        *,
+        look_ahead: float = 0.005,
+        recovery: float = 40.0,
+        block: int = _BLOCK,
     ) -> None:
-        """For mono audio at ``rate`` Hz; ``recovery`` in dB per second. Raises SettingsError above 0 dBFS."""
+        """For mono audio at ``rate`` Hz; ``recovery`` in dB per second; ``block``: samples that are worked on, and so
+        held back, at a time. Raises SettingsError above 0 dBFS.
+        """
         if not -120.0 <= ceiling_dbfs <= 0.0:
             raise SettingsError(f"the ceiling must be from -120 to 0 dBFS, not {ceiling_dbfs:g}")
         self.deepest_db = 0.0
         """The largest reduction so far."""
         self._ceiling = _below(from_db(ceiling_dbfs))
         self._step = recovery / rate
+        self._block = block
         self._ahead = max(1, round(rate * look_ahead))
         window = np.hanning(self._ahead + 3)[1:-1]
         self._window = window / window.sum()
@@ -46,15 +55,15 @@ class Limiter:
         """Takes in ``[n]`` and returns what is ready, possibly nothing."""
         self._waiting = np.concatenate([self._waiting, np.asarray(block, np.float32)])
         parts = []
-        while len(self._waiting) >= _BLOCK + self._ahead:
-            parts.append(self._pass(_BLOCK))
+        while len(self._waiting) >= self._block + self._ahead:
+            parts.append(self._pass(self._block))
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     def finish(self) -> Array:
         """The rest."""
         count = len(self._waiting)
         self._waiting = np.pad(self._waiting, (0, self._ahead))
-        parts = [self._pass(min(_BLOCK, count - start)) for start in range(0, count, _BLOCK)]
+        parts = [self._pass(min(self._block, count - start)) for start in range(0, count, self._block)]
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     def _pass(self, count: int) -> Array:

@@ -43,6 +43,8 @@ from rocktop_ray.protocols import Array
 _KEPT_SECONDS = 120
 _IDLE = 5.0
 """Seconds without anything to send after which the server is told that we are still here."""
+_BEHIND = 2.0
+"""Seconds of audio that may wait besides those of a lost connection, live."""
 _OUTPUTS = 64
 """Blocks that wait to be received before the server is not listened to any more."""
 
@@ -107,8 +109,9 @@ class LiveClient:
         self._outbox.put(samples)
         self._to_send.set()
         if self._start.pace == "live":
-            if self._outbox.waiting > self._patience * self._start.rate:
-                raise StreamLostError(f"the connection is too slow: {self._patience:g} s of audio wait to be sent")
+            behind = self._outbox.waiting / self._start.rate
+            if behind > self._patience + _BEHIND:
+                raise StreamLostError(f"the connection is too slow: {behind:.1f} s of audio wait to be sent")
             return
         while self._outbox.waiting:
             self._sent.clear()

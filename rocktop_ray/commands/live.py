@@ -1,0 +1,162 @@
+"""``rocktop live``: a stream that is converted as it is sung, by a server or in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_STREAM = "Stream"
+_SOUND = "Sound"
+_DEVICE = "Sound devices"
+_HERE = "Without a server"
+
+
+def live(
+    source: Annotated[
+        str | None, typer.Argument(help="A recording, - for raw samples from standard input, or none: a microphone.")
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", help="A file, - for raw samples to standard output, or none: a loudspeaker."),
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="Server, e.g. ws://127.0.0.1:8000; none: work here.")] = None,
+    local: Annotated[bool, typer.Option("--local", help="Work in this process; so it is without --url.")] = False,
+    voice: Annotated[str, typer.Option(help="A voice of the server, or of the library.")] = "bundle",
+    api_key: Annotated[
+        str | None, typer.Option(help="API key of the server.", envvar="ROCKTOP_API_KEY", show_envvar=True)
+    ] = None,
+    pace: Annotated[
+        str | None,
+        typer.Option(
+            help="live: as time passes; free: as fast as it goes. Default: free, with devices live.",
+            rich_help_panel=_STREAM,
+        ),
+    ] = None,
+    block: Annotated[
+        float | None,
+        typer.Option(help="Block in ms, 10-1000. Default: 40; here 100 for heavy voices.", min=10, max=1000),
+    ] = None,
+    rate: Annotated[
+        int | None,
+        typer.Option(help="Hz. Default: the file's or device's; of raw samples 48000.", rich_help_panel=_STREAM),
+    ] = None,
+    raw: Annotated[
+        str, typer.Option(help="Raw samples: f32 or s16, mono, little endian.", rich_help_panel=_STREAM)
+    ] = "f32",
+    wire: Annotated[
+        str, typer.Option(help="Samples on the network: f32, or s16 for half of it.", rich_help_panel=_STREAM)
+    ] = "f32",
+    patience: Annotated[
+        float,
+        typer.Option(
+            help="Seconds for which a lost connection is made again.", min=0, max=3600, rich_help_panel=_STREAM
+        ),
+    ] = 30.0,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="One line per second to standard error.", rich_help_panel=_STREAM)
+    ] = False,
+    bypass: Annotated[bool, typer.Option("--bypass", help="The take itself, equally late.")] = False,
+    key: Annotated[float | None, typer.Option(help="Transpose by semitones.", rich_help_panel=_SOUND)] = None,
+    formant: Annotated[float | None, typer.Option(help="Shift formants by semitones.", rich_help_panel=_SOUND)] = None,
+    index_rate: Annotated[
+        float | None, typer.Option(help="Share of retrieved units, 0-1.", rich_help_panel=_SOUND)
+    ] = None,
+    protect: Annotated[
+        float | None, typer.Option(help="Protect consonants, 0-0.5 (off).", rich_help_panel=_SOUND)
+    ] = None,
+    rms_mix: Annotated[
+        float | None, typer.Option(help="1: the voice's loudness, 0: the take's.", rich_help_panel=_SOUND)
+    ] = None,
+    speaker: Annotated[
+        int | None, typer.Option(help="Speaker of a multi-speaker voice.", rich_help_panel=_SOUND)
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Scale of the prior noise.", rich_help_panel=_SOUND)] = None,
+    unvoiced: Annotated[
+        str | None, typer.Option(help="F0 of voiceless frames: zero or interpolate.", rich_help_panel=_SOUND)
+    ] = None,
+    autotune: Annotated[float | None, typer.Option(help="Snap F0 to the scale, 0-1.", rich_help_panel=_SOUND)] = None,
+    scale: Annotated[str | None, typer.Option(help="chromatic, major, minor, ...", rich_help_panel=_SOUND)] = None,
+    root: Annotated[str | None, typer.Option(help="Tonic of the scale.", rich_help_panel=_SOUND)] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all random draws.", rich_help_panel=_SOUND)] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Number or part of the name; of the input if both differ.", rich_help_panel=_DEVICE),
+    ] = None,
+    output_device: Annotated[
+        str | None, typer.Option(help="The same of the output. Default: as --device.", rich_help_panel=_DEVICE)
+    ] = None,
+    buffer: Annotated[
+        float,
+        typer.Option(help="ms that a loudspeaker keeps in reserve.", min=5, max=1000, rich_help_panel=_DEVICE),
+    ] = 40.0,
+    devices: Annotated[
+        bool, typer.Option("--list-devices", help="List the sound devices and stop.", rich_help_panel=_DEVICE)
+    ] = False,
+    library: Annotated[Path | None, typer.Option(help="Folder of the voice library.", rich_help_panel=_HERE)] = None,
+    index: Annotated[
+        Path | None, typer.Option(help="Retrieval index in place of the voice's own.", rich_help_panel=_HERE)
+    ] = None,
+    pitch: Annotated[
+        str | None, typer.Option(help="Pitch extractor; default the voice's.", rich_help_panel=_HERE)
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.", min=1, rich_help_panel=_HERE)] = None,
+) -> None:
+    """Convert a stream as it is sung. The result has the source's length, without the delay; Ctrl-C ends it well."""
+    from rocktop_ray.commands import live_run
+    from rocktop_ray.errors import SettingsError
+    from rocktop_ray.live.protocol import FORMATS, PACES
+    from rocktop_ray.settings import ConvertSettings
+
+    if devices:
+        live_run.show_devices()
+        return
+    for name, value, choices in (("pace", pace, PACES), ("raw", raw, FORMATS), ("wire", wire, FORMATS)):
+        if value is not None and value not in choices:
+            raise SettingsError(f"--{name} is one of {', '.join(choices)}, not {value!r}")
+    here = {"--library": library, "--index": index, "--pitch": pitch, "--threads": threads}
+    if url is not None and (local or any(value is not None for value in here.values())):
+        named = [name for name, value in {"--local": local or None, **here}.items() if value is not None]
+        raise SettingsError(f"{', '.join(named)}: only without a server; leave out --url, or these")
+    given: dict[str, Any] = {
+        "key": key,
+        "formant": formant,
+        "index_rate": index_rate,
+        "protect": protect,
+        "rms_mix": rms_mix,
+        "speaker": speaker,
+        "temperature": temperature,
+        "unvoiced": unvoiced,
+        "autotune": autotune,
+        "scale": scale,
+        "root": root,
+        "seed": seed,
+    }
+    chosen = {name: value for name, value in given.items() if value is not None}
+    ConvertSettings.from_mapping(chosen)
+    live_run.run(
+        live_run.Wanted(
+            source=source,
+            out=out,
+            url=url,
+            api_key=api_key,
+            voice=voice,
+            settings=chosen,
+            bypass=bypass,
+            pace=pace,
+            block=block,
+            rate=rate,
+            raw=raw,
+            wire=wire,
+            patience=patience,
+            stats=stats,
+            device=device,
+            output_device=output_device,
+            buffer=buffer / 1000,
+            library=library,
+            index=index,
+            pitch=pitch,
+            threads=threads,
+        )
+    )
