@@ -139,6 +139,14 @@ class Ways:
             "voicing_differs": round(float(((self.truth > 0) != (self.f0 > 0)).mean()), 4),
         }  # fmt: skip
 
+    def reference(self, frames: int) -> dict[str, Array]:
+        """The teachers' F0 and latent of the first frames, for tests that have no teachers."""
+        assert self.index is not None
+        units = self.index.search_blend(self.repeated, self.settings.index_rate)
+        units = blend_protected(units, self.repeated, self.truth, self.settings.protect)
+        latent = self.voice.latent(units, self.truth)[:, :frames]
+        return {"f0": self.truth[:frames].astype(np.float32), "latent": latent.astype(np.float16)}
+
     def convert(self, *, listener: bool, live: bool) -> Array:
         """One of the ways with a student in it."""
         own, f0 = (self.units, self.f0) if listener else (self.smooth if live else self.repeated, self.truth)
@@ -165,6 +173,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=models(), help="folder of the content encoder and FCPE")
     parser.add_argument("--out", type=Path, help="folder for the converted takes")
     parser.add_argument("--distance-only", action="store_true", help="no words, similarity nor naturalness")
+    parser.add_argument("--reference", type=Path, help="file for the teachers' answer to 6 s of the last take")
     parser.add_argument("--hop", action="store_true", help="measure the cost of a hop, too")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -190,6 +199,9 @@ def main() -> None:
         take = read(path)
         ways = Ways(parts, listener, net, settings, take)
         log.info("%s", json.dumps({"take": path.stem, "hearing": ways.hearing()}))
+        if given.reference:
+            np.savez_compressed(given.reference, **ways.reference(600))  # type: ignore[arg-type]
+            continue
         results = {"offline": ways.offline}
         for name, uses in (
             ("listener + full net", (1, 0)),
