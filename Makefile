@@ -9,7 +9,7 @@ TRAIN  := $(VENV)/.ready-train
 TORCH  ?= torch==2.13.0
 CODE   := rocktop_ray actors serve_apps train_loops tests benchmarks
 
-.PHONY: setup demo serve train-setup preprocess train test test-models test-tools check lint fmt type bench bench-train sox-resample sox-normalize clean
+.PHONY: setup demo serve train-setup preprocess train test test-models test-tools check lint fmt type bench bench-train bench-live sox-resample sox-normalize clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -86,6 +86,11 @@ bench-train: $(DEV)  ## a training step beside the peer trainer's; loading; prep
 	$(BIN)/python -m benchmarks.train.step
 	$(BIN)/python -m benchmarks.train.loading
 	$(BIN)/python -m benchmarks.train.preprocess
+
+bench-live: $(DEV)  ## live: compute beside the peers' scheme, delay through the service, an hour of audio with kills
+	$(BIN)/python -m benchmarks.live.compute
+	$(BIN)/python -m benchmarks.live.delay --minutes 10
+	$(BIN)/python -m benchmarks.live.soak
 
 sox-resample: $(READY)  ## IN=folder OUT=folder: to 48 kHz float32, linear phase
 	$(BIN)/rocktop audio resample "$(IN)" "$(OUT)" --rate 48000

@@ -77,10 +77,9 @@ class Crowd:
         self.drifters.append(facts)
         take, period = sung(30.0, rate, clip), block / rate * (1 + drift)
         start = Start(self._job["voice"], rate, "f32", block, "live")
-        client = LiveClient(self._job["url"], start, patience=60, on_event=lambda event: _note(facts, event))
         sent: dict[int, float] = {}
+        client = await self._opened(start, facts)
         try:
-            await client.open()
             hearing = asyncio.create_task(_hear(client, facts, sent))
             begin = time.monotonic()
             while not self._stop.exists():
@@ -97,6 +96,17 @@ class Crowd:
         finally:
             with suppress(RocktopError):
                 await client.close()
+
+    async def _opened(self, start: Start, facts: dict[str, Any]) -> LiveClient:
+        """Tried again while the service is still busy with its start."""
+        while True:
+            client = LiveClient(self._job["url"], start, patience=60, on_event=lambda event: _note(facts, event))
+            try:
+                await client.open()
+                return client
+            except RocktopError as error:
+                facts["events"].append((round(time.monotonic(), 3), f"not let in: {error.message}"[:160]))
+                await asyncio.sleep(3)
 
 
 async def _hear(client: LiveClient, facts: dict[str, Any], sent: dict[int, float]) -> None:

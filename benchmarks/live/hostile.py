@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from rocktop_ray.live.protocol import HEADER, MOST_TEXT, Audio, CloseCode, Start, pack, pack_audio
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 """Seconds within which whoever misbehaves must be told so."""
 BLOCK = 1920
 TOLD = {int(code) for code in CloseCode} - {CloseCode.FAULT, CloseCode.ENDED}
@@ -58,19 +58,21 @@ async def too_fast(url: str, voice: str) -> str:
 
 
 async def deaf(url: str, voice: str) -> str:
-    """Sends, and never reads: the server must close, or hold it back, but keep nothing for it."""
+    """Sends two minutes and never reads: the server must close, or hold it back, but keep nothing for it."""
     async with connect(url, open_timeout=PATIENCE, max_queue=1) as socket:
         try:
             await socket.send(start(voice, "free"))
-            async with asyncio.timeout(2 * PATIENCE):
-                for seq in range(600 * 25):
+            async with asyncio.timeout(PATIENCE):
+                for seq in range(120 * 25):
                     await socket.send(audio(seq))
-            return "took ten minutes of audio that nobody heard"
         except TimeoutError:
             socket.transport.abort()
             return "held back"
         except ConnectionClosed as closed:
             return str(_code(closed))
+        await asyncio.sleep(PATIENCE / 2)
+        ending = await _ending(socket)
+        return ending if ending.isdigit() else "took two minutes of audio at once"
 
 
 async def silent(url: str, voice: str) -> str:

@@ -30,6 +30,8 @@ FOLDER = BUILD / "live" / "soak"
 _SAMPLE = 2.0
 """Seconds between two looks at memory."""
 _RESUME = 10.0
+_CROWDS = 2
+"""Processes that last until they are told to stop."""
 
 
 @dataclass
@@ -86,18 +88,19 @@ def _options() -> argparse.Namespace:
 
 
 def _soak(service: Service, options: argparse.Namespace) -> tuple[Watched, list[Path], dict[str, Any]]:
-    stop, crowd_report = FOLDER / "stop", FOLDER / "crowd.json"
-    for path in (stop, crowd_report, *FOLDER.glob("steady-*.json")):
+    stop = FOLDER / "stop"
+    for path in (stop, *FOLDER.glob("*.report.json")):
         path.unlink(missing_ok=True)
     common = {"url": service.socket_url, "voice": options.voice, "pitch": options.pitch}
-    crowd = {
-        **common,
-        "rate": 44_100,
-        "block": 1764,
-        "drifts": [options.drift, -options.drift] if options.drift else [],
-    }
-    crowd |= {"stop": str(stop), "hostile": options.hostile, "report": str(crowd_report)}
-    jobs = [("crowd", crowd)]
+    jobs, told = [], []
+    # Those that sing in real time are not in one process with those that make noise.
+    for name, hostile, drifts in (
+        ("drifting", [], [options.drift, -options.drift] if options.drift else []),
+        ("hostile", options.hostile, []),
+    ):
+        told.append(FOLDER / f"{name}.report.json")
+        job = {**common, "rate": 44_100, "block": 1764, "drifts": drifts, "hostile": hostile}
+        jobs.append(("crowd", {**job, "stop": str(stop), "report": str(told[-1])}))
     reports = []
     for number in range(options.streams):
         report = FOLDER / f"steady-{number}.report.json"
@@ -117,27 +120,31 @@ def _soak(service: Service, options: argparse.Namespace) -> tuple[Watched, list[
             started.append(subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, env=environment))
         watched = _watch(service, started, options)
         stop.touch()
-        with suppress(subprocess.TimeoutExpired):
-            started[0].wait(45)
+        for process in started[:_CROWDS]:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(45)
     finally:
         for process in started:
             if process.poll() is None:
                 with suppress(ProcessLookupError):
                     process.kill()
             process.wait()
-    told = (
-        json.loads(crowd_report.read_text()) if crowd_report.exists() else {"endings": {}, "badly": [], "drifters": []}
-    )
-    return watched, reports, told
+    crowd: dict[str, Any] = {"endings": {}, "badly": [], "drifters": []}
+    for report in told:
+        found = json.loads(report.read_text()) if report.exists() else {}
+        crowd["endings"] |= {name: each for name, each in found.get("endings", {}).items() if each}
+        crowd["badly"] += found.get("badly", [])
+        crowd["drifters"] += found.get("drifters", [])
+    return watched, reports, crowd
 
 
 def _watch(service: Service, started: list[subprocess.Popen[bytes]], options: argparse.Namespace) -> Watched:
     """Until all undisturbed streams are through."""
     watched, began, random = Watched(), time.monotonic(), Random(0)
-    names = {process.pid: "crowd" if number == 0 else "undisturbed client" for number, process in enumerate(started)}
+    names = {process.pid: "crowd" if n < _CROWDS else "undisturbed client" for n, process in enumerate(started)}
     next_kill = began + (options.kill_every or 1e12)
     said = began
-    while any(process.poll() is None for process in started[1:]):
+    while any(process.poll() is None for process in started[_CROWDS:]):
         now = time.monotonic()
         watched.wall = now - began
         for process in [*service.processes(), *(each for pid, each in processes().items() if pid in names)]:
@@ -148,7 +155,7 @@ def _watch(service: Service, started: list[subprocess.Popen[bytes]], options: ar
         if now >= next_kill:
             next_kill = now + options.kill_every
             replicas = service.replicas("Live")
-            if replicas:
+            if len(replicas) >= options.replicas:  # else the last one is not back yet
                 service.kill(random.choice(replicas))
                 watched.kills.append(now)
         if now > said + 30:

@@ -10,7 +10,6 @@ import asyncio
 import json
 import sys
 import time
-from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from math import gcd
@@ -53,10 +52,10 @@ class Account:
     apart: float = 0.0
     gaps: int = 0
     """Blocks that were not the next one."""
-    flags: Counter[str] = field(default_factory=Counter)
+    flags: dict[str, int] = field(default_factory=dict)
     resumed: int = 0
     cuts: int = 0
-    notices: Counter[str] = field(default_factory=Counter)
+    notices: dict[str, int] = field(default_factory=dict)
     done: bool = False
     error: str = ""
 
@@ -118,7 +117,8 @@ async def stream(job: dict[str, Any], account: Account) -> None:
             position, account.blocks = audio.position + len(audio.samples), account.blocks + 1
             for flag in Flags:
                 if flag & audio.flags and flag is not Flags.LAST:
-                    account.flags[flag.name or str(flag)] += 1
+                    name = flag.name or str(flag)
+                    account.flags[name] = account.flags.get(name, 0) + 1
             room.release()
             account.seconds, account.wall, account.cuts = position / rate, time.monotonic() - began, relay.cuts
             if account.compared < job["verify_seconds"]:
@@ -174,7 +174,7 @@ def _note(account: Account, event: Event) -> None:
     if isinstance(event, Resumed):
         account.resumed += 1
     elif isinstance(event, Notice):
-        account.notices[event.code] += 1
+        account.notices[event.code] = account.notices.get(event.code, 0) + 1
 
 
 def main(job_file: str) -> None:
