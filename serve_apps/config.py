@@ -167,6 +167,8 @@ class LiveConfig(_Section):
     """Streams that a replica holds ready between blocks; another one costs sending its state again."""
     batch: Count = 16
     """Streams of a voice that are computed together."""
+    others_nice: Annotated[int, Field(ge=0, le=19)] = 5
+    """How far processes that convert whole takes stand back behind streams on the same machine (``nice``)."""
 
     @property
     def stage(self) -> StageConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -49,8 +50,13 @@ def threads_here(config: ServeConfig) -> int:
 
 
 def prepare_process(config: ServeConfig) -> int:
-    """Set up logs and threads of a replica's process; how many torch threads it has. Before anything is computed."""
+    """Set up logs and threads of a replica's process; how many torch threads it has. Before anything is computed.
+
+    It stands back behind live sessions, whose deadlines are short; while there are none this costs nothing.
+    """
     configure_logging()
+    if os.getpriority(os.PRIO_PROCESS, 0) < config.live.others_nice:
+        os.setpriority(os.PRIO_PROCESS, 0, config.live.others_nice)
     threads = threads_here(config)
     use_threads(threads)
     return threads
