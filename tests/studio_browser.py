@@ -18,10 +18,12 @@ from serve_cluster import PITCH, small_home
 
 from rocktop_ray.audio.encode import encode_bytes
 from rocktop_ray.protocols import Array
+from serve_apps import studio
 
 WAIT = 20_000
 """Milliseconds that anything may take on a busy machine."""
 RECORDED_HZ = 440.0
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream"),
@@ -147,6 +149,33 @@ class Watched:
         """Where the transport is."""
         minutes, _, seconds = self.page.text_content(".transport .time").partition(":")
         return 60 * int(minutes) + float(seconds)
+
+
+def modules_only(browser: Any) -> Any:
+    """A page that has the studio's modules but no server: every request is answered here."""
+    files = studio.page_files()
+
+    def answer(route: Any) -> None:
+        name = route.request.url.partition("/studio/")[2]
+        if name in files:
+            route.fulfill(body=files[name].data, content_type=files[name].media_type)
+        else:
+            route.fulfill(body="<!doctype html><title>modules</title>", content_type="text/html")
+
+    opened = browser.new_page()
+    opened.route("**/*", answer)
+    opened.goto("http://localhost:9/")
+    return opened
+
+
+def axe(page: Any) -> list[str]:
+    """What axe-core finds wrong. It comes in through the debugger, which the page's policy does not bind."""
+    package = pytest.importorskip("axe_playwright_python", reason="needs axe-playwright-python")
+    source = (Path(package.__file__).parent / "axe.min.js").read_text()
+    page.context.new_cdp_session(page).send("Runtime.evaluate", {"expression": source})
+    found = page.evaluate("(rules) => axe.run(document, { runOnly: rules })", RULES)
+    assert len(found["passes"]) > 15
+    return [f"{rule['id']}: {[node['target'] for node in rule['nodes']]}" for rule in found["violations"]]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from live_page import LEVEL, OUTPUT, keep_takes, noise, recorded, row, start, until_row
 from live_stand_in import StandIn
-from studio_browser import Watched, browsing, studio_server, watched
+from studio_browser import Watched, axe, browsing, studio_server, watched
 
 from rocktop_ray.audio.encode import encode_bytes
 from rocktop_ray.live.protocol import Bypass, Change, ChangeVoice, CloseCode, End, Notice, Problem, Resume, Start
@@ -223,6 +223,7 @@ def test_with_the_keyboard_alone(studio: Watched, stand_in: StandIn) -> None:
     assert page.get_attribute(".hold", "aria-pressed") == "true"
     page.keyboard.up("Space")
     assert page.get_attribute(".hold", "aria-pressed") == "false"
+    assert axe(page) == []
     page.focus("#live-go")
     page.keyboard.press("Enter")
     studio.until("document.querySelector('#live-panel').dataset.phase === 'idle'")

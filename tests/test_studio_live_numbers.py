@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from studio_browser import browsing
-from test_studio_numbers import modules_only
+from studio_browser import browsing, modules_only
 
 from rocktop_ray.live.protocol import Audio, CloseCode, Flags, pack_audio, parse_client
 from rocktop_ray.settings import ConvertSettings

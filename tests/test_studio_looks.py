@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from studio_browser import WAIT, browsing, sine, studio_server, watched, wav
+from studio_browser import WAIT, axe, browsing, sine, studio_server, watched, wav
 
 from rocktop_ray.audio.encode import encode_bytes
 from serve_apps.gateway.key_ring import KeyFile
 
 pytestmark = pytest.mark.xdist_group("browser")
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +28,14 @@ def browser(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
         yield opened
 
 
-def axe(page: Any) -> list[str]:
-    """What axe-core finds wrong. It comes in through the debugger, which the page's policy does not bind."""
-    package = pytest.importorskip("axe_playwright_python", reason="needs axe-playwright-python")
-    source = (Path(package.__file__).parent / "axe.min.js").read_text()
-    page.context.new_cdp_session(page).send("Runtime.evaluate", {"expression": source})
-    found = page.evaluate("(rules) => axe.run(document, { runOnly: rules })", RULES)
-    assert len(found["passes"]) > 15
-    return [f"{rule['id']}: {[node['target'] for node in rule['nodes']]}" for rule in found["violations"]]
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing(browser: Any, server: Any, theme: str) -> None:
     with watched(browser, server.url, color_scheme=theme) as studio:
         page = studio.open().choose().page
         assert axe(page) == []
+        page.click("#mode-live")
+        assert axe(page) == []
+        page.click("#mode-take")
         studio.add(("verse.wav", wav(0.6)))
         studio.convert()
         studio.loaded("b")
@@ -76,9 +68,11 @@ def test_nothing_is_cut_off_on_small_screens(browser: Any, server: Any, width: i
     with watched(browser, server.url, **touch) as studio:
         page = studio.open().page
         studio.add(("a take with quite a long name, second try.wav", wav(0.6)))
-        for pane in ("takes", "stage", "setup"):
+        for pane in ("takes", "stage", "live", "setup"):
             if width <= 820:
                 page.tap(f".tabs [data-pane={pane}]")
+            elif pane == "live":
+                page.tap("#mode-live")
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             beyond = page.evaluate(
                 """(width) => [...document.querySelectorAll("button, select, input, canvas")]
@@ -87,8 +81,7 @@ def test_nothing_is_cut_off_on_small_screens(browser: Any, server: Any, width: i
                 width,
             )
             assert beyond == []
-        if width <= 820:
-            page.tap(".tabs [data-pane=stage]")
+        page.tap(".tabs [data-pane=stage]" if width <= 820 else "#mode-take")
         lane = "document.querySelector('.lane.spectrum')"
         studio.until(f"Math.abs({lane}.width - 2 * {lane}.getBoundingClientRect().width) <= 1")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from fastapi import FastAPI
-from studio_browser import browsing, sine
+from studio_browser import browsing, modules_only, sine
 
 from rocktop_ray.audio.formats import FORMATS
 from rocktop_ray.audio.loudness import loudness
@@ -20,23 +20,6 @@ from serve_apps import studio
 from serve_apps.requests import ConversionRequest
 
 pytestmark = pytest.mark.xdist_group("browser")
-
-
-def modules_only(browser: Any) -> Any:
-    """A page that has the studio's modules but no server: every request is answered here."""
-    files = studio.page_files()
-
-    def answer(route: Any) -> None:
-        name = route.request.url.partition("/studio/")[2]
-        if name in files:
-            route.fulfill(body=files[name].data, content_type=files[name].media_type)
-        else:
-            route.fulfill(body="<!doctype html><title>modules</title>", content_type="text/html")
-
-    opened = browser.new_page()
-    opened.route("**/*", answer)
-    opened.goto("http://localhost:9/")
-    return opened
 
 
 @pytest.fixture(scope="module")

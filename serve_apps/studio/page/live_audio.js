@@ -14,6 +14,7 @@ export class LiveAudio {
   /** Opens the devices; `block` and `reserve` in seconds, `reserve` null: found out. Raises CannotRecord. */
   async open({ input, output, block, reserve, volume }) {
     this.context = new AudioContext({ latencyHint: "interactive" });
+    this.context.resume(); // while the press that started it counts
     try {
       await this.build({ input, output, block, reserve, volume });
     } catch (error) {

@@ -1,6 +1,7 @@
 // What is known of a running stream, in numbers: the delay with its parts, and how well it goes.
 
 import { el, replace } from "./dom.js";
+import { signed } from "./units.js";
 
 const ms = (seconds) => (Number.isFinite(seconds) ? `${Math.round(1000 * seconds)} ms` : "–");
 const share = (part, all) => (all ? ` (${((100 * part) / all).toFixed(part && part < all / 100 ? 2 : 0)} %)` : "");
@@ -87,7 +88,7 @@ export class LiveFacts {
     const streams = stats?.sessions === 1 ? "1 stream" : `${stats?.sessions ?? 0} streams`;
     put("load", stats ? `${Math.round(100 * stats.load)} %, ${streams}` : "–", stats?.load > 0.9);
     put("network", ms(network ?? NaN));
-    const stretch = output?.stretch ? `, ${(100 * output.stretch).toFixed(2)} %` : "";
+    const stretch = output?.stretch ? `, ${signed(100 * output.stretch, 2)} %` : "";
     put("reserve", output ? `${ms(output.reserve)} of ${ms(output.target)}${stretch}` : "–");
     put("link", `${link.resumes} resumed, ${link.renewals} anew`, link.renewals > 0);
   }

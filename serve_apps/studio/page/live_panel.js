@@ -76,7 +76,7 @@ export class LivePanel {
     });
     this.record = button({ glyph: "record", text: "Record", class: "record", press: () => this.keep() });
     this.time = el("output", { class: "time", hidden: true });
-    this.log = el("ol", { class: "log", role: "log", "aria-label": "What happened" });
+    this.log = el("div", { class: "log", role: "log", "aria-label": "What happened" });
     const field = (label, node, hint) =>
       el(
         "div",
@@ -262,7 +262,7 @@ export class LivePanel {
   note(text, code) {
     const at = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
     this.log.prepend(
-      el("li", { class: code === "error" || code === "howl" ? "bad" : undefined }, el("span", {}, at), text),
+      el("p", { class: code === "error" || code === "howl" ? "bad" : undefined }, el("span", {}, at), text),
     );
     while (this.log.children.length > LINES) this.log.lastChild.remove();
     if (code !== "error") return;

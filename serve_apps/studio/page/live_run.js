@@ -41,10 +41,11 @@ export class LiveRun extends EventTarget {
     try {
       await audio.open({ ...devices, volume: this.monitoring ? this.volume : 0 });
     } catch (error) {
+      if (this.audio !== audio) return; // stopped meanwhile
       this.close("");
       throw error;
     }
-    if (this.audio !== audio) return audio.close(); // stopped meanwhile
+    if (this.audio !== audio) return audio.close();
     this.worker = new Worker("/studio/live_worker.js", { type: "module" });
     this.worker.onmessage = ({ data }) => this.told(data);
     this.worker.onerror = () => this.close("The stream's thread failed. Reload the page.");
