@@ -95,6 +95,7 @@ def serving(changes: dict[str, Any], *, proxy: str = "python", placement: str = 
     )
     command = [str(Path(sys.executable).with_name("rocktop-serve")), "--config", str(config), "--port", str(port)]
     began = time.perf_counter()
+    signal.signal(signal.SIGTERM, _interrupt)
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
             [*command, "--placement", placement, "--no-dashboard"],
@@ -115,6 +116,11 @@ def serving(changes: dict[str, Any], *, proxy: str = "python", placement: str = 
     finally:
         _stop(server)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    """Who is told to end leaves no service behind."""
+    raise KeyboardInterrupt
 
 
 def _environment(folder: Path) -> dict[str, str]:
