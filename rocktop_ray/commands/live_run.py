@@ -150,19 +150,21 @@ def _client(wanted: Wanted, rate: int, pace: Pace, teller: _Teller) -> tuple[Cli
         )
     import torch
 
+    from rocktop_ray.live.layout import LiveLayout
     from rocktop_ray.live.local import LocalClient
-    from rocktop_ray.live.opening import open_live
+    from rocktop_ray.live.open import open_live
     from rocktop_ray.live.stream import LiveStream
     from rocktop_ray.settings import ConvertSettings
+    from rocktop_ray.voices.open import voice_info
 
     if wanted.threads is not None:
         torch.set_num_threads(wanted.threads)
-    converter, defaults = open_live(
-        wanted.voice, block=wanted.block, library=wanted.library, index=wanted.index, pitch=wanted.pitch
-    )
-    settings = ConvertSettings.from_mapping({**vars(defaults), **wanted.settings})
+    layout = None if wanted.block is None else LiveLayout(hop=2 * round(wanted.block / 20))
+    defaults = voice_info(wanted.voice, library=wanted.library).defaults
+    settings = ConvertSettings.from_mapping({**defaults, **wanted.settings})
+    converter = open_live(wanted.voice, layout=layout, index=wanted.index, pitch=wanted.pitch, library=wanted.library)
     block = max(1, round(rate * converter.hop / TAKE_RATE))
-    stream = LiveStream(converter, settings, rate=rate)
+    stream = LiveStream(converter, settings, rate=rate, multiple=block)
     stream.bypass = wanted.bypass
     return LocalClient(stream, wanted.voice, live=pace == "live", on_event=teller.event), block
 

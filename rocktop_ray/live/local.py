@@ -29,7 +29,7 @@ class LocalClient:
     """One stream. What can be missed here is time only: a block that waited too long comes back as it was, flag LATE.
 
     Args:
-        stream: a new one.
+        stream: a new one. Blocks are multiples of its ``multiple``, but for the last.
         voice: its name, for messages.
         live: blocks come as time passes.
         on_event: called with what happens besides audio, in the event loop.
@@ -50,7 +50,9 @@ class LocalClient:
         self._came, self._taken, self._made = (asyncio.Event() for _ in range(3))
         self._settings, self._bypass = stream.settings, stream.bypass
         self._runner: asyncio.Task[None] | None = None
-        self._ending = False
+        self._ending = self._uneven = False
+        self._beyond: Array = np.zeros(0, np.float32)
+        """What came out for the silence that filled up the last block."""
         self._seq = self._position = self._sent = self._late = self._bypassed = 0
         self._spent: list[float] = []
         self._waited: list[float] = []
@@ -82,8 +84,13 @@ class LocalClient:
         return started
 
     async def send(self, samples: Array) -> None:
-        """The next block. Waits while there is enough to do, but live. Raises what ended the stream."""
+        """The next block. Waits while there is enough to do, but live. Raises what ended the stream, and SettingsError
+        for a block behind one that was not a multiple of the stream's.
+        """
         self._check_open()
+        if self._uneven:
+            raise SettingsError(f"blocks here are multiples of {self._stream.multiple} samples, but for the last")
+        self._uneven = bool(len(samples) % self._stream.multiple)
         self._waiting.append((time.monotonic(), samples, self._settings, self._bypass))
         self._sent += 1
         self._came.set()
@@ -170,11 +177,15 @@ class LocalClient:
         if settings is not self._stream.settings:
             self._stream.change(settings)
         self._stream.bypass = bypass
-        return self._stream.skip(samples) if skip else self._stream.feed(samples)
+        filled = np.pad(samples, (0, -len(samples) % self._stream.multiple))
+        wave = self._stream.skip(filled) if skip else self._stream.feed(filled)
+        self._beyond = wave[len(samples) :]
+        return wave[: len(samples)]
 
     async def _flush(self, worker: ThreadPoolExecutor) -> None:
-        samples = self._stream.samples
-        rest = await asyncio.get_running_loop().run_in_executor(worker, self._stream.flush)
+        samples = self._position
+        flushed = await asyncio.get_running_loop().run_in_executor(worker, self._stream.flush)
+        rest = np.concatenate([self._beyond, flushed])[: self._stream.delay]
         for start in range(0, len(rest), self._stream.rate):
             self._give(rest[start : start + self._stream.rate], Flags.LAST)
         self._on_event(Ended(samples, self._late, 0))
