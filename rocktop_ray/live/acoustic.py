@@ -188,7 +188,8 @@ class SingerAcoustic:
         if ahead + fresh <= stream.lag:
             latent = stream.early_many(coming, stream.lag - ahead, fresh)
         else:
-            parts.append(stream.early_many(coming, max(0, stream.lag - ahead)))
+            if ahead < stream.lag:
+                parts.append(stream.early_many(coming, stream.lag - ahead))
             latent = np.concatenate(parts, axis=2)[:, :, stream.lag : stream.lag + fresh]
         return list(after), [Sound(own, melody) for own, melody in zip(latent, melodies, strict=True)]
 

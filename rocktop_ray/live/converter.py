@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import signal
 
-from rocktop_ray.audio.highpass import CUTOFF
 from rocktop_ray.conversion import blend_protected
 from rocktop_ray.convert import Converter
 from rocktop_ray.errors import SettingsError
-from rocktop_ray.features import formant
 from rocktop_ray.live.acoustic import AcousticState, Draws, acoustic_stream
 from rocktop_ray.live.ears import Ears, EarsState, ListenerEars
+from rocktop_ray.live.entrance import Entrance, EntranceState
 from rocktop_ray.live.layout import FIRST_ROW, TAKE_FRAME, LiveLayout
 from rocktop_ray.live.loudness import LoudnessState, begin_loudness, mix_loudness
 from rocktop_ray.live.melody import Melody
@@ -26,7 +24,7 @@ from rocktop_ray.live.parts import LiveParts
 from rocktop_ray.live.resample import StreamResampler
 from rocktop_ray.live.vocoder import VocoderState, vocoder_stream
 from rocktop_ray.noise import KeptNoise
-from rocktop_ray.protocols import ENCODER_RATE, TAKE_RATE, Array
+from rocktop_ray.protocols import TAKE_RATE, Array
 from rocktop_ray.settings import ConvertSettings
 
 __all__ = ["LiveConverter", "LiveLayout", "LiveState"]
@@ -35,8 +33,6 @@ _FADE = TAKE_RATE // 50
 """Samples over which the stream goes over to the take and back: 20 ms."""
 _CUT = TAKE_RATE // 200
 """Samples over which it goes over where there is no time to convert any more: 5 ms."""
-_SHAPED = ENCODER_RATE // 5
-"""Samples before a hop that a formant shift hears: 0.2 s."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +41,7 @@ class LiveState:
 
     frames: int
     """Frames taken in so far."""
-    entering: Array
-    filtered: np.ndarray
-    """State of the high-pass."""
-    low: Array
-    """The last of the take at 16 kHz, as much as a formant shift hears again."""
-    audio: Array
-    """The same with its formants moved, as much as encoder and extractor hear again."""
+    entrance: EntranceState
     take: Array
     """The last of the take at 48 kHz, as much as the stream is late."""
     ears: EarsState
@@ -92,15 +82,14 @@ class LiveConverter:
         self.parts = parts = LiveParts.of(parts)
         self.layout, self.name = layout or LiveLayout(), name
         spec = parts.voice.spec
-        self._into = StreamResampler(TAKE_RATE, ENCODER_RATE)
         self._out_of = StreamResampler(spec.sample_rate, TAKE_RATE)
-        self._highpass = signal.butter(5, CUTOFF, btype="high", fs=ENCODER_RATE, output="sos")
         self._ears: Ears = parts.ears(self.layout)
+        self._entrance = Entrance(self._ears.needs)
         self._acoustic = acoustic_stream(parts.voice, self.layout.acoustic_left, parts.live_net)
         self._vocoder = vocoder_stream(parts.voice)
         late = (self._vocoder.delay + self._out_of.delay) * TAKE_RATE / spec.sample_rate
         lag = self._ears.lag + self._acoustic.lag
-        self.delay = round(self._into.delay + lag * TAKE_FRAME + late)
+        self.delay = round(self._entrance.delay + lag * TAKE_FRAME + late)
         """Samples at 48 kHz by which what comes out of ``step`` is later than what goes in."""
         self.hop = self.layout.hop * TAKE_FRAME
         """Samples at 48 kHz of a hop."""
@@ -134,10 +123,7 @@ class LiveConverter:
         """The state before the first sample: silence so far."""
         return LiveState(
             0,
-            self._into.begin(),
-            np.zeros((len(self._highpass), 2)),
-            np.zeros(_SHAPED, np.float32),
-            np.zeros(self._ears.needs, np.float32),
+            self._entrance.begin(),
             np.zeros(self.delay, np.float32),
             self._ears.begin(),
             self._acoustic.begin(),
@@ -156,18 +142,12 @@ class LiveConverter:
         What both remember of the take is taken over.
         """
         fresh, ears = self.begin(), self._ears
-        take, audio = (
-            np.concatenate([np.zeros(len(own), np.float32), theirs])[len(theirs) :]
-            for own, theirs in ((fresh.take, state.take), (fresh.audio, state.audio))
-        )
+        take = np.concatenate([np.zeros(self.delay, np.float32), state.take])[len(state.take) :]
         heard = ears.same == other._ears.same
         begun = replace(
             fresh,
             frames=frames,
-            entering=state.entering,
-            filtered=state.filtered,
-            low=state.low,
-            audio=audio,
+            entrance=self._entrance.beside(state.entrance),
             take=take,
             ears=state.ears if heard else fresh.ears,
         )
@@ -215,26 +195,13 @@ class LiveConverter:
     def _entered(
         self, states: Sequence[LiveState], hops: Sequence[Array], settings: Sequence[ConvertSettings]
     ) -> list[_Turn]:
-        """The hops at 16 kHz, high-passed, formants moved, and the take as late as what will come out."""
-        entering, low = self._into.step(np.stack([state.entering for state in states]), np.stack(hops))
-        held = np.stack([state.filtered for state in states], axis=1)
-        clean, filtered = signal.sosfilt(self._highpass, low, axis=-1, zi=held)
+        """What the ears are given, and the take as late as what will come out."""
+        entrances, heard = self._entrance.step([state.entrance for state in states], hops, settings)
         turns = []
-        for place, (state, hop, wanted) in enumerate(zip(states, hops, settings, strict=True)):
-            heard = np.concatenate([state.low, clean[place].astype(np.float32)])
-            fresh = heard[_SHAPED:]
-            if wanted.formant:
-                fresh = formant.shift(heard, ENCODER_RATE, wanted.formant)[_SHAPED:]
-            audio, take = np.concatenate([state.audio, fresh]), np.concatenate([state.take, hop])
-            after = replace(
-                state,
-                frames=state.frames + self.layout.hop,
-                entering=entering[place],
-                filtered=filtered[:, place].copy(),
-                low=heard[len(fresh) :].copy(),
-                audio=audio[len(fresh) :].copy(),
-                take=take[self.hop :].copy(),
-            )
+        for state, hop, wanted, entrance, audio in zip(states, hops, settings, entrances, heard, strict=True):
+            take = np.concatenate([state.take, hop])
+            frames, kept = state.frames + self.layout.hop, take[self.hop :].copy()
+            after = replace(state, frames=frames, entrance=entrance, take=kept)
             turns.append(_Turn(state, after, audio, take[: self.hop].copy(), wanted))
         return turns
 
