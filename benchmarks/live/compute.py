@@ -82,8 +82,9 @@ def _job(who: str, blocks: list[int], batch: bool) -> dict[str, Any]:
     np.save(low, _resampled(take, 48_000, 16_000))
     streams = [{"block_ms": block, "hop": block // 10 if block % 20 == 0 else 10, "ahead": 10} for block in blocks]
     if who == "bundle":
+        streams += [{**case, "paced": True} for case in streams if case["block_ms"] in (20, 40)]
         streams += [
-            {"block_ms": ms, "hop": ms // 10, "ahead": ms // 10, "windows": True} for ms in blocks if ms in (40, 100)
+            {"block_ms": ms, "hop": ms // 10, "ahead": ms // 10, "windows": True} for ms in (40, 100) if ms in blocks
         ]
     usual = 40 if who == "bundle" else 100
     sessions = {"block_ms": usual, "hop": usual // 10, "ahead": usual // 10, "sessions": [1, 2, 4, 8]}
@@ -135,7 +136,7 @@ def _line(row: dict[str, Any], offline: dict[tuple[str, int], float]) -> str:
     if row["way"] == "offline":
         cells += [""] * 4 + [f"{cost:.3f}", "1", "", ""]
     else:
-        windows = ("none" if row["exact"] else "some") if row["way"] == "stream" else "all"
+        windows = ("none" if row["exact"] else "some") if row["way"].startswith("stream") else "all"
         hop = str(row["hop"] * 10) if "hop" in row else ""
         cells += [str(row["block_ms"]), hop, windows, f"{row['delay_ms'] + row['block_ms']:.0f}", f"{cost:.3f}"]
         cells += [f"{cost / offline[row['who'], row['threads']]:.2f}"]

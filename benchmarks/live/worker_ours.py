@@ -36,8 +36,9 @@ def main(job_file: str) -> None:
         converter = live_converter(job["voice"], offline, case)
         block = case["block_ms"] * TAKE_RATE // 1000
         stream = LiveStream(converter, settings, multiple=block)
-        facts = {"way": "stream", **case, "delay_ms": stream.delay / TAKE_RATE * 1e3, "exact": converter.exact}
-        cases.append((facts, _streaming(stream, take, block, job)))
+        way = "stream, in real time" if case.get("paced") else "stream"
+        facts = {"way": way, **case, "delay_ms": stream.delay / TAKE_RATE * 1e3, "exact": converter.exact}
+        cases.append((facts, _streaming(stream, take, block, job, bool(case.get("paced")))))
     for block_ms in job["recompute"]:
         block = block_ms * TAKE_RATE // 1000
         again = Recompute(offline, settings, block_ms // 10)
@@ -58,8 +59,10 @@ def main(job_file: str) -> None:
             Path(job["report"]).write_text(json.dumps(rows))
 
 
-def _streaming(stream: LiveStream, take: Array, block: int, job: dict[str, Any]) -> Callable[[], dict[str, Any]]:
-    return lambda: probe(stream.feed, take, block, job["budget"], job["least"])
+def _streaming(
+    stream: LiveStream, take: Array, block: int, job: dict[str, Any], paced: bool
+) -> Callable[[], dict[str, Any]]:
+    return lambda: probe(stream.feed, take, block, job["budget"], job["least"], paced=paced)
 
 
 def _recomputing(again: Recompute, take: Array, block: int, job: dict[str, Any]) -> Callable[[], dict[str, Any]]:
