@@ -12,6 +12,7 @@ import { clock } from "./units.js";
 const BLOCKS = [20, 40, 100];
 const RESERVES = ["auto", 10, 20, 40, 80, 160];
 const LINES = 6; // of the log
+const GRAVE = new Set(["error", "howl", "refused", "away"]);
 const READ_EVERY = 5; // levels; numbers that change faster cannot be read
 const MUTED =
   "Muted. Wear headphones before you switch this on: with loudspeakers the microphone hears the voice again, and it howls.";
@@ -261,9 +262,7 @@ export class LivePanel {
   /** A line of the log; what ends the stream is said in the page's own way, too. */
   note(text, code) {
     const at = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-    this.log.prepend(
-      el("p", { class: code === "error" || code === "howl" ? "bad" : undefined }, el("span", {}, at), text),
-    );
+    this.log.prepend(el("p", { class: GRAVE.has(code) ? "bad" : undefined }, el("span", {}, at), text));
     while (this.log.children.length > LINES) this.log.lastChild.remove();
     if (code !== "error") return;
     notice(text, { action: this.run.running ? null : { text: "Try again", press: () => this.start() } });

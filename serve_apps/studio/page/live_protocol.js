@@ -53,9 +53,9 @@ const CLOSES = {
   4410: { text: "The server no longer has this stream.", next: "renew" },
   4413: { text: "More came together than the server, or the way to it, takes at once.", next: "renew" },
   4422: { text: "The server does not take these settings for a stream.", next: "stop" },
-  4429: { text: "The server has no room for another stream.", next: "stop" },
+  4429: { text: "The server has no room for another stream.", next: "resume" },
   4500: { text: "The server failed.", next: "resume" },
-  4503: { text: "Parts of the server are not ready.", next: "stop" },
+  4503: { text: "Parts of the server are not ready.", next: "resume" },
 };
 
 /**

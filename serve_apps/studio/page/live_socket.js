@@ -7,6 +7,7 @@ const KEPT = 20; // seconds of input that are kept for resuming; a longer pause 
 const GIVE_UP = 90; // seconds without a connection
 const PAUSES = [0.1, 0.3, 1, 2, 4]; // seconds between attempts
 const SILENT = 8; // seconds without a word, while the server should speak every second
+const OPENING = 60; // seconds that making a voice ready may take
 const PING = 2;
 const [BEHIND, BEHIND_FOR] = [1.5, 6]; // so many seconds of input unsent for so long: the way there is too slow
 
@@ -221,7 +222,7 @@ export class LiveSocket {
     const away = (now() - this.awaySince) / 1000;
     if (away > GIVE_UP) return this.over("refused", why);
     if (away > KEPT && this.session) this.another();
-    const pause = why.retryAfter ?? PAUSES[Math.min(this.attempt, PAUSES.length - 1)];
+    const pause = Math.min(why.retryAfter ?? Infinity, PAUSES[Math.min(this.attempt, PAUSES.length - 1)]);
     this.attempt += 1;
     this.state("away", { text: why.text, code });
     this.later("again", pause, () => this.connect());
@@ -253,7 +254,7 @@ export class LiveSocket {
   watch() {
     this.later("watch", PING, () => {
       if (!this.socket || this.phase === "over") return;
-      if (now() - this.heardAt > 1000 * SILENT) {
+      if (now() - this.heardAt > 1000 * (this.phase === "live" ? SILENT : OPENING)) {
         this.drop();
         return this.lost(1006, "");
       }
