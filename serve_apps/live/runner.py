@@ -31,6 +31,8 @@ from serve_apps.live.wire import GoneError, SilentError, Wire
 
 _LOOK = 0.25
 """Seconds between two looks at whether this gateway is to stop."""
+_MOMENT, _MOVE_SECONDS, _LEAVE_SECONDS = 1.5, 20.0, 5.0
+"""For the desk to answer, which may be starting itself; Serve waits ``app.SHUTDOWN_SECONDS`` for a gateway."""
 _log = logging.getLogger(__name__)
 
 
@@ -149,10 +151,8 @@ class Runner:
         ending = ending_of(error)
         if not isinstance(error, RocktopError | Finished | GoneError):
             _log.error("live session failed", exc_info=error, extra={"session": self._seat.session})
-        with contextlib.suppress(SilentError):
-            if isinstance(error, DrainingError):
-                self._line.notice("draining", error.message)
-            elif ending.code is not None and not isinstance(error, Finished):
+        if ending.code is not None and not isinstance(error, Finished | DrainingError):
+            with contextlib.suppress(SilentError):
                 self._line.post(self._behind.explain(error))
         await self._leave(keep=ending.keep and self._course.tape.seq > 0)
         if ending.code is not None:
@@ -160,14 +160,17 @@ class Runner:
         return ending
 
     async def _leave(self, *, keep: bool) -> None:
-        if keep:
-            try:
-                await self._seat.park(pack_save(self._course.parked()))
-            except RocktopError as refused:
-                _log.warning("live session not parked", extra={"session": self._seat.session, "why": refused.message})
-        await self._seat.leave(keep=keep)
-        if not keep:
-            await self._behind.engine.forget(self._seat.session)
+        try:
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                if keep:
+                    await self._seat.park(pack_save(self._course.parked()))
+        except (RocktopError, TimeoutError) as error:
+            _log.warning("live session not parked", extra={"session": self._seat.session, "why": str(error)})
+        with contextlib.suppress(RocktopError, TimeoutError):
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                await self._seat.leave(keep=keep)
+                if not keep:
+                    await self._behind.engine.forget(self._seat.session)
 
     async def _answer_overdue(self) -> None:
         """What cannot wait goes out as it is. Raises Finished when all is out."""
@@ -191,13 +194,27 @@ class Runner:
             await asyncio.sleep(_LOOK)
             now = time.monotonic()
             if self._behind.draining():
-                raise DrainingError("this server is about to stop: resume, and another one goes on with the session")
+                await self._move()
             self._line.look()
             if self._line.room.is_set() and now - self._listener.heard > self._limits.silence:
                 raise SilentError(f"nothing came from the client for {self._limits.silence:g} s")
             if now - told >= 1:
                 told = now
                 self._line.post(self._stats())
+
+    async def _move(self) -> None:
+        """This gateway is about to stop, the desk with it maybe: a new one has the session before the client is told
+        to go there. Until then it goes on here. A desk that stops, too, is out of reach after a moment.
+        """
+        self._line.notice("draining", "this server is about to stop; the session goes on at another one")
+        try:
+            async with asyncio.timeout(_MOVE_SECONDS):
+                await asyncio.sleep(_MOMENT)
+                self._house = await self._seat.renew()
+                await self._seat.park(pack_save(self._course.parked()))
+        except (RocktopError, TimeoutError) as error:
+            _log.warning("live session not parked", extra={"session": self._seat.session, "why": str(error)})
+        raise DrainingError("this server is about to stop: resume, and another one goes on with the session")
 
     def _stats(self) -> Stats:
         compute, queue, lateness = self._tally.take()
