@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.live.claims import cost_of_kills
 from benchmarks.live.figures import (
     click_lags,
     growth_per_second,
@@ -15,6 +16,7 @@ from benchmarks.live.figures import (
     sessions_that_fit,
     sound_lag,
     spread,
+    underruns,
     unlike_blocks,
     wave_lag,
 )
@@ -46,6 +48,25 @@ def test_missed_blocks_are_counted_per_hour_of_stream_and_lost_ones_are_missed()
     answers = [0.01] * 97 + [0.05, 0.07, math.nan]
     assert missed_per_hour(answers, 0.04, 0.04) == pytest.approx(3 * 3600 / 4)
     assert missed_per_hour(answers, 0.06, 0.04) == pytest.approx(2 * 3600 / 4)
+
+
+def test_a_player_runs_dry_once_for_each_block_that_comes_too_late_for_it() -> None:
+    steady = [0.04 * n for n in range(50)]
+    assert underruns(steady, 0.04, 0.0) == 0
+    hiccup = [at + (0.03 if n == 20 else 0) for n, at in enumerate(steady)]
+    assert underruns(hiccup, 0.04, 0.02) == 1
+    assert underruns(hiccup, 0.04, 0.031) == 0
+    held_up = [at + (0.1 if n >= 20 else 0) for n, at in enumerate(steady)]
+    assert underruns(held_up, 0.04, 0.02) == 1
+    slower = [0.041 * n for n in range(50)]
+    assert underruns(slower, 0.04, 0.02) == 2
+    lost = [*steady[:10], math.nan, *steady[11:]]
+    assert underruns(lost, 0.04, 0.02) == 1
+
+
+def test_blocks_are_put_down_to_the_kill_before_them() -> None:
+    crowd = {"drifters": [{"flagged": [(5.0, 2), (101.0, 4), (102.0, 4)]}, {"flagged": []}]}
+    assert cost_of_kills(crowd, [100.0, 200.0]) == [2, 0, 0, 0]
 
 
 @settings(max_examples=20, deadline=None)

@@ -111,7 +111,8 @@ def _measured(service: Service, name: str, streams: int, options: argparse.Names
             callers.append(subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL))
         usage = _usage(service, [caller.pid for caller in callers], sing, 60 * options.minutes)
         for caller in callers:
-            caller.wait(60 * options.minutes + options.clicks + 120)
+            with suppress(subprocess.TimeoutExpired):  # it is ended below, and leaves no report
+                caller.wait(60 * options.minutes + options.clicks + 120)
     finally:
         for caller in callers:
             if caller.poll() is None:

@@ -43,6 +43,24 @@ def missed_per_hour(answers: Sequence[float], allowed: float, block: float) -> f
     return sum(not answer <= allowed for answer in answers) * 3600 / (len(answers) * block)
 
 
+def underruns(arrived: Sequence[float], block: float, cushion: float) -> int:
+    """How often a player runs dry that begins ``cushion`` seconds after the first block, and after each underrun again.
+
+    Args:
+        arrived: when each block of ``block`` seconds came, in order; NaN never.
+    """
+    found, start, played = 0, None, 0
+    for came in arrived:
+        if not np.isfinite(came):
+            found, start = found + 1, None
+            continue
+        if start is None or came > start + played * block:
+            found += start is not None
+            start, played = came + cushion, 0
+        played += 1
+    return found
+
+
 def linear_cost(sessions: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
     """Least squares of ``seconds = fixed + each * n`` -> fixed and each, neither below 0."""
     if len(sessions) < 2:
