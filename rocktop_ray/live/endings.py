@@ -37,7 +37,7 @@ _KINDS: dict[int, tuple[type[RocktopError], str]] = {
 }
 _GO_ON = {
     *(1001, 1005, 1006, 1011, 1012, 1013, 1014),
-    *(CloseCode.SILENT, CloseCode.IN_USE, CloseCode.NO_CAPACITY, CloseCode.FAULT, CloseCode.UNAVAILABLE),
+    *(CloseCode.SILENT, CloseCode.NO_CAPACITY, CloseCode.FAULT, CloseCode.UNAVAILABLE),
 }
 """Codes after which the session may still stand: without a closing frame, or by a proxy (RFC 6455 and its registry)."""
 
