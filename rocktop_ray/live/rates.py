@@ -10,6 +10,7 @@ import math
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from rocktop_ray.live.resample import sinc_weights
 from rocktop_ray.protocols import Array
@@ -26,10 +27,9 @@ class RateChange:
     def __init__(self, from_rate: int, to_rate: int) -> None:
         common = math.gcd(from_rate, to_rate)
         self._step, self._phases = from_rate // common, to_rate // common
-        same = from_rate == to_rate
-        self.half = 0 if same else math.ceil(CROSSINGS * max(1.0, from_rate / to_rate))
+        self.half = 0 if from_rate == to_rate else math.ceil(CROSSINGS * max(1.0, from_rate / to_rate))
         """Input samples after the time of an output, rounded down, that it needs; before it, one fewer."""
-        self._table = None if same else _weights(self._phases, self.half, min(1.0, to_rate / from_rate))
+        self._cutoff = min(1.0, to_rate / from_rate)
 
     def ready(self, known: int) -> int:
         """How many outputs (from output 0 on) can be made of inputs before ``known``; may be negative."""
@@ -37,21 +37,32 @@ class RateChange:
 
     def make(self, audio: Array, first: int, low: int, high: int) -> Array:
         """Outputs ``low .. high``; ``audio[0]`` is input ``first``, and all that they need must be there."""
-        if self._table is None:
+        if not self.half:
             return audio[low - first : high - first]
-        at = np.arange(low, high, dtype=np.int64) * self._step
-        whole = at // self._phases
-        phase = at - whole * self._phases
-        heard = np.lib.stride_tricks.sliding_window_view(audio, 2 * self.half)[whole - self.half + 1 - first]
-        if self._phases <= _MOST_PHASES:
-            weights = self._table[phase]
-        else:
-            place, share = np.divmod(phase * (_MOST_PHASES / self._phases), 1)
-            row = place.astype(np.int64)
-            weights = self._table[row]
-            weights += (self._table[row + 1] - weights) * share.astype(np.float32)[:, None]
+        whole, phase = divmod(low * self._step, self._phases)
+        places, weights = _plan(self._step, self._phases, self.half, self._cutoff, phase, high - low)
+        heard = np.lib.stride_tricks.sliding_window_view(audio, 2 * self.half)[places + (whole - self.half + 1 - first)]
         made: Array = np.einsum("ij,ij->i", heard, weights)
         return made
+
+
+@lru_cache(maxsize=8)
+def _plan(
+    step: int, phases: int, half: int, cutoff: float, phase: int, count: int
+) -> tuple[npt.NDArray[np.int64], Array]:
+    """For ``count`` outputs, the first at ``phase``: inputs from the first one's on, and weights ``[count, 2 * half]``.
+
+    Most rates have but one plan for all hops.
+    """
+    table = _weights(phases, half, cutoff)
+    at = phase + np.arange(count, dtype=np.int64) * step
+    places = at // phases
+    phase_of = at - places * phases
+    if phases <= _MOST_PHASES:
+        return places, table[phase_of]
+    place, share = np.divmod(phase_of * (_MOST_PHASES / phases), 1)
+    row = place.astype(np.int64)
+    return places, table[row] + (table[row + 1] - table[row]) * share.astype(np.float32)[:, None]
 
 
 @lru_cache(maxsize=32)
