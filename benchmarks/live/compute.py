@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ FULL, QUICK = Plan(3, 10.0, 5.0, 10), Plan(1, 4.0, 1.0, 4)
 def main() -> int:
     """Measure, print a table, keep it with the raw figures under ``build/bench/live``; 1 if nothing quiet was found."""
     options = _options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a worker does not outlive this process
     FOLDER.mkdir(parents=True, exist_ok=True)
     plan = QUICK if options.quick else FULL
     results: list[dict[str, Any]] = []

@@ -24,7 +24,7 @@ from benchmarks.live.machine import Process, family, processes
 
 READY_SECONDS = 180.0
 _STOP_SECONDS = 60.0
-_REPLICA = re.compile(r"ray::ServeReplica:\w+:(\w+)")
+_REPLICA = re.compile(r"ServeReplica:\w+:(\w+)")
 PROXIES: dict[str, dict[str, str]] = {
     "python": {},
     "haproxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1"},
@@ -53,8 +53,9 @@ class Service:
         return list(family(self.pid, processes()))
 
     def replicas(self, deployment: str) -> list[int]:
-        """Processes of a deployment's replicas."""
-        return [process.pid for process in self.processes() if role(process) == deployment]
+        """Processes of a deployment's replicas that stand."""
+        found = [process for process in self.processes() if role(process) == deployment]
+        return [process.pid for process in found if "__init__" not in process.title]
 
     def kill(self, pid: int) -> None:
         """SIGKILL to one of its processes."""
@@ -70,7 +71,7 @@ class Service:
 
 def role(process: Process) -> str:
     """Name of a replica's deployment, or what else a process of Ray is there for."""
-    found = _REPLICA.match(process.title)
+    found = _REPLICA.search(process.title)
     if found:
         return found[1]
     for mark, name in (
@@ -95,7 +96,7 @@ def serving(changes: dict[str, Any], *, proxy: str = "python", placement: str = 
     )
     command = [str(Path(sys.executable).with_name("rocktop-serve")), "--config", str(config), "--port", str(port)]
     began = time.perf_counter()
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # who is told to end leaves no service behind
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
             [*command, "--placement", placement, "--no-dashboard"],
@@ -116,11 +117,6 @@ def serving(changes: dict[str, Any], *, proxy: str = "python", placement: str = 
     finally:
         _stop(server)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    """Who is told to end leaves no service behind."""
-    raise KeyboardInterrupt
 
 
 def _environment(folder: Path) -> dict[str, str]:
