@@ -212,9 +212,19 @@ def test_interrupt_ends_a_pipe_well_and_keeps_it(server: EchoServer, tmp_path: P
         while server.blocks < 10 and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        said, err = process.communicate(timeout=30)
-    assert process.returncode == 0 and b"out.wav: 0.40 s" in said, err
+        assert process.wait(30) == 0  # with its input still open
+        said, err = process.communicate()
+    assert b"out.wav: 0.40 s" in said and not err, err
     assert np.array_equal(read(out)[0], song(3200))
+
+
+def test_a_reader_that_goes_is_one_clear_error(server: EchoServer, take: Path) -> None:
+    with command(take, "-o", "-", "--url", server.url, "--rate", "48000") as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.read(1000)
+        process.stdout.close()
+        err = process.stderr.read()
+    assert process.returncode == 74 and err.strip() == b"rocktop: store: whoever read the output is gone"
 
 
 def test_interrupt_keeps_the_beginning_of_a_file(

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from rocktop_ray.audio.decode import probe
 from rocktop_ray.audio.formats import Output, check_output, format_for
-from rocktop_ray.errors import CancelledError, RocktopError, SettingsError
+from rocktop_ray.errors import CancelledError, RocktopError, SettingsError, StorageError
 from rocktop_ray.live.device import PortAudioDevice, SoundDevice, list_devices
 from rocktop_ray.live.events import Event, Lost, Resumed
 from rocktop_ray.live.protocol import LEAST_RATE, MOST_RATE, Format, Notice, Pace, Start, Started, Stats
@@ -80,7 +80,7 @@ def run(wanted: Wanted, open_card: Callable[[Wanted], SoundDevice] | None = None
     output = None
     if wanted.out not in (None, "-"):
         output = check_output(format_for(str(wanted.out)), rate)
-    teller = _Teller(wanted.stats)
+    teller = _Teller(wanted.stats, pace == "live")
     client, block = _client(wanted, rate, pace, teller)
     source, sink = _source(wanted, rate, block, pace, card), _sink(wanted, rate, output, card)
     teller.sink, teller.card = sink, card
@@ -107,6 +107,9 @@ async def _stream(wanted: Wanted, source: Source, client: Client, sink: Sink, te
         stopped = True
     finally:
         undo()
+    if stopped and isinstance(failure, StorageError) and wanted.out == "-":  # Ctrl-C ends a whole pipeline
+        sink.discard()
+        return
     whole = wanted.source not in (None, "-")
     keep = course.written > 0 and (not whole or failure is None)
     if not keep:
@@ -187,7 +190,7 @@ def _source(wanted: Wanted, rate: int, block: int, pace: Pace, card: SoundDevice
         assert card is not None
         return MicrophoneSource(card, block)
     if wanted.source == "-":
-        return PipeSource(sys.stdin.buffer, cast(Format, wanted.raw), block)
+        return PipeSource(_unbuffered(sys.stdin), cast(Format, wanted.raw), block)
     return FileSource(Path(wanted.source), rate, block, paced=pace == "live")
 
 
@@ -196,8 +199,13 @@ def _sink(wanted: Wanted, rate: int, output: Output | None, card: SoundDevice | 
         assert card is not None
         return SpeakerSink(card, wanted.buffer)
     if output is None:
-        return PipeSink(sys.stdout.buffer, cast(Format, wanted.raw), rate)
+        return PipeSink(_unbuffered(sys.stdout), cast(Format, wanted.raw), rate)
     return FileSink(Path(wanted.out), output)
+
+
+def _unbuffered(stream: Any) -> Any:
+    """The file itself: nothing of the samples is left behind in a buffer when something breaks."""
+    return getattr(stream.buffer, "raw", stream.buffer)
 
 
 @dataclass
@@ -205,6 +213,7 @@ class _Teller:
     """Lines on standard error."""
 
     stats: bool
+    live: bool
     course: Course = field(default_factory=Course)
     sink: Sink | None = None
     card: SoundDevice | None = None
@@ -236,12 +245,12 @@ class _Teller:
             self._say(line)
 
     def _line(self, stats: Stats) -> str:
-        way = f" + {1e3 * self.course.way:.0f}" if self.course.blocks else ""
+        way = f" + {1e3 * self.course.way:.0f}" if self.live and self.course.blocks else ""
+        lateness = f"lateness {stats.lateness_ms:.1f} ms  late {stats.late}  " if self.live else ""
         return (
             f"{stats.seconds:8.2f} s  delay {self.delay_ms:.0f}{way} ms  "
             f"compute {stats.compute_ms.p50:.1f}/{stats.compute_ms.p95:.1f}/{stats.compute_ms.max:.1f} ms  "
-            f"queue {stats.queue_ms:.1f} ms  lateness {stats.lateness_ms:.1f} ms  "
-            f"late {stats.late}  lost {stats.lost}  load {stats.load:.2f}{self._device()}"
+            f"queue {stats.queue_ms:.1f} ms  {lateness}lost {stats.lost}  load {stats.load:.2f}{self._device()}"
         )
 
     def _device(self) -> str:

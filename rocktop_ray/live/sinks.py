@@ -110,7 +110,9 @@ class PipeSink:
     def _write(self, data: bytes) -> None:
         try:
             with storage_errors("the output", "write"):
-                self._file.write(data)
+                left = memoryview(data)
+                while left:
+                    left = left[self._file.write(left) or 0 :]
                 self._file.flush()
         except StorageError as error:
             if isinstance(error.__cause__, BrokenPipeError):

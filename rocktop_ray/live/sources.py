@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -19,6 +19,14 @@ from rocktop_ray.protocols import Array
 
 _HELD = 8
 """Blocks read from a pipe before they are wanted."""
+
+
+class Readable(Protocol):
+    """A binary file, open for reading."""
+
+    def read(self, size: int, /) -> bytes | None:
+        """At most ``size`` bytes; none at the end."""
+        ...
 
 
 class Source(Protocol):
@@ -63,9 +71,12 @@ class FileSource:
 
 
 class PipeSource:
-    """Raw mono samples, little endian, such as a program writes to its standard output."""
+    """Raw mono samples, little endian, such as a program writes to its standard output.
 
-    def __init__(self, file: BinaryIO, format: Format, block: int) -> None:
+    ``file`` had better be unbuffered: the lock of a buffered one that is being read is in the way when Python ends.
+    """
+
+    def __init__(self, file: Readable, format: Format, block: int) -> None:
         self._file, self._dtype, self._block = file, np.dtype({"f32": "<f4", "s16": "<i2"}[format]), block
         self._queue: asyncio.Queue[bytes | RocktopError | None] = asyncio.Queue()
         self._room = threading.Semaphore(_HELD)
@@ -92,10 +103,17 @@ class PipeSource:
         """See ``Source``."""
         self._queue.put_nowait(None)
 
+    def _whole(self, size: int) -> bytes:
+        """So many bytes, fewer only at the end: a pipe gives what there is."""
+        data = b""
+        while len(data) < size and (more := self._file.read(size - len(data))):
+            data += more
+        return data
+
     def _read(self, loop: asyncio.AbstractEventLoop) -> None:
         last: bytes | RocktopError | None = None
         try:
-            while data := self._file.read(self._block * self._dtype.itemsize):
+            while data := self._whole(self._block * self._dtype.itemsize):
                 self._room.acquire()
                 loop.call_soon_threadsafe(self._queue.put_nowait, data)
         except OSError as error:
