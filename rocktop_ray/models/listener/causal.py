@@ -10,6 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_FEW = 64
+"""Rows up to which products and sums are faster than a convolution's set-up."""
+_PART = 256
+
 
 class CausalBlock(nn.Module):
     """A ConvNeXt block in one dimension (Liu et al. 2022), causal.
@@ -31,6 +35,11 @@ class CausalBlock(nn.Module):
         self.widen = nn.Linear(width, width * expansion)
         self.narrow = nn.Linear(width * expansion, width)
         self.scale = nn.Parameter(torch.full((width,), 0.2))
+        self._taps: Tensor | None = None
+
+    def settle(self) -> None:
+        """Get ready for short blocks; the weights may not change from here on."""
+        self._taps = self.depthwise.weight.detach()[:, 0, 0].T.contiguous()
 
     def begin(self) -> Tensor:
         """What the block remembers before the first row, ``[reach, width]``."""
@@ -40,11 +49,20 @@ class CausalBlock(nn.Module):
         """Remembered ``[batch, reach, width]``, rows ``[batch, n, width]`` -> remembered, rows."""
         rows = x.shape[1]
         joined = torch.cat([held, x], 1)
-        # In two dimensions: for a depthwise convolution in one, there is no fast path.
-        y = self.depthwise(joined.transpose(1, 2)[:, :, None])[:, :, 0].transpose(1, 2)
-        y = self.narrow(F.gelu(self.widen(self.norm(y))))
+        y = self.narrow(F.gelu(self.widen(self.norm(self._filtered(joined, rows)))))
         past = joined[:, self.reach - self.delay :][:, :rows]
         return joined[:, rows:], torch.addcmul(past, self.scale, y)
+
+    def _filtered(self, joined: Tensor, rows: int) -> Tensor:
+        """The depthwise convolution: ``[batch, reach + rows, width]`` -> ``[batch, rows, width]``."""
+        batch, _, width = joined.shape
+        if self._taps is None or batch * rows > _FEW:
+            # In two dimensions: for a depthwise convolution in one, there is no fast path.
+            made: Tensor = self.depthwise(joined.transpose(1, 2)[:, :, None])[:, :, 0].transpose(1, 2)
+            return made
+        kernel, dilation = self.depthwise.kernel_size[1], self.depthwise.dilation[1]
+        heard = joined.as_strided((batch, rows, kernel, width), (joined.stride(0), width, dilation * width, 1))
+        return torch.sum(heard * self._taps, 2) + self.get_parameter("depthwise.bias")
 
 
 class CausalStack(nn.Module):
@@ -61,6 +79,11 @@ class CausalStack(nn.Module):
         )
         self.lag = sum(delays)
         """Rows by which what comes out is behind what goes in."""
+
+    def settle(self) -> None:
+        """Get ready for short blocks; the weights may not change from here on."""
+        for block in self._each():
+            block.settle()
 
     def begin(self) -> tuple[Tensor, ...]:
         """What the blocks remember before the first row: ``[reach, width]`` each."""
@@ -96,9 +119,16 @@ class LeakyMean(nn.Module):
     State: sum ``[width]`` with the sum of the weights as its last element.
     """
 
+    weights: Tensor
+    fade: Tensor
+
     def __init__(self, rows: float) -> None:
         super().__init__()
-        self.keep = 1.0 - 1.0 / rows
+        keep = 1.0 - 1.0 / rows
+        age = torch.arange(_PART)[:, None] - torch.arange(_PART)[None]
+        weights = torch.where(age >= 0, keep ** age.clamp_min(0).double(), 0.0)
+        self.register_buffer("weights", weights.float(), persistent=False)
+        self.register_buffer("fade", (keep ** torch.arange(1, _PART + 1).double()).float()[:, None], persistent=False)
 
     def begin(self, width: int) -> Tensor:
         """Before the first row: ``[width + 1]``."""
@@ -107,13 +137,9 @@ class LeakyMean(nn.Module):
     def forward(self, held: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Sums ``[batch, width + 1]``, rows ``[batch, n, width]`` -> sums, means ``[batch, n, width]``."""
         means = []
-        for part in x.split(256, 1):
+        for part in x.split(_PART, 1):
             rows = part.shape[1]
-            age = torch.arange(rows)[:, None] - torch.arange(rows)[None]
-            weights = torch.where(age >= 0, self.keep ** age.clamp_min(0).float(), 0.0)
-            counted = F.pad(part, (0, 1), value=1.0)
-            fade = self.keep ** torch.arange(1, rows + 1).float()
-            sums = weights @ counted + fade[:, None] * held[:, None]
+            sums = self.weights[:rows, :rows] @ F.pad(part, (0, 1), value=1.0) + self.fade[:rows] * held[:, None]
             means.append(sums[..., :-1] / sums[..., -1:])
             held = sums[:, -1]
         return held, torch.cat(means, 1)

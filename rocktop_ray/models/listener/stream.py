@@ -31,6 +31,8 @@ class ListenerStream:
 
     def __init__(self, net: ListenerNet) -> None:
         self._net = net.eval().requires_grad_(False)
+        net.pitch.settle()
+        net.content.settle()
         self.lag = net.config.lag
         """Frames of 10 ms by which the output is behind the audio."""
 

@@ -92,6 +92,7 @@ class LiveNet:
 
     def __init__(self, net: LiveFrameNet) -> None:
         self._net = net.eval().requires_grad_(False)
+        net.stack.settle()
         self.config = net.config
         self.lag = net.stack.lag
         """Frames of 10 ms by which the latent is behind the units."""
