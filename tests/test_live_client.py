@@ -8,59 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from live_echo import EchoServer, abort, refuse
+from live_calls import FREE, RATE, cut, joined, song, through
+from live_echo import EchoServer, abort
 from websockets.asyncio.server import ServerConnection
 
 from rocktop_ray.errors import (
     BusyError,
-    ProtocolError,
-    RocktopError,
-    SessionGoneError,
     SettingsError,
-    StageLostError,
     StreamLostError,
-    StreamRefusedError,
-    VoiceNotFoundError,
 )
 from rocktop_ray.live import connection
 from rocktop_ray.live.blocking import stream
 from rocktop_ray.live.client import LiveClient
 from rocktop_ray.live.connection import stream_address
 from rocktop_ray.live.events import Event, Lost, Resumed
-from rocktop_ray.live.outbox import Outbox
-from rocktop_ray.live.protocol import Applied, Audio, CloseCode, Ended, Flags, Notice, Problem, Start, Stats, pack
-
-RATE = 8000
-FREE = Start("bundle", RATE, block=320, pace="free")
-
-
-def song(samples: int = 20_000) -> np.ndarray:
-    return np.random.default_rng(1).uniform(-0.5, 0.5, samples).astype(np.float32)
-
-
-def cut(audio: np.ndarray, length: int = 320) -> list[np.ndarray]:
-    return [audio[start : start + length] for start in range(0, len(audio), length)]
-
-
-def joined(answers: list[Audio], delay: int = 700) -> np.ndarray:
-    """All output without its delay; checks numbers and places."""
-    assert [audio.seq for audio in answers] == list(range(len(answers)))
-    assert [audio.position for audio in answers] == [
-        sum(len(a.samples) for a in answers[:i]) for i in range(len(answers))
-    ]
-    return np.concatenate([audio.samples for audio in answers])[delay:]
-
-
-async def through(
-    server: EchoServer, blocks: list[np.ndarray], start: Start = FREE, **options: Any
-) -> tuple[list[Audio], list[Event]]:
-    """All that comes back, and what happened meanwhile."""
-    events: list[Event] = []
-    async with server.running(), LiveClient(server.url, start, on_event=events.append, **options) as client:
-        async with asyncio.timeout(20):
-            return [audio async for audio in client.convert(blocks)], events
+from rocktop_ray.live.protocol import Applied, Audio, Ended, Flags, Notice, Start, Stats, pack
 
 
 @pytest.mark.parametrize("format", ["f32", "s16"])
@@ -200,119 +162,6 @@ def test_a_live_stream_never_waits_and_says_when_it_has_fallen_behind() -> None:
         asyncio.run(main())
 
 
-def problem(code: str, status: int, **other: Any) -> Problem:
-    return Problem(code, "Title", "because of the test", status, **other)
-
-
-@pytest.mark.parametrize(
-    ("code", "said", "kind", "exit_code"),
-    [
-        (CloseCode.BAD_MESSAGE, problem("bad_message", 400), ProtocolError, 76),
-        (CloseCode.KEY, problem("unauthenticated", 401), StreamRefusedError, 77),
-        (CloseCode.ORIGIN, problem("forbidden", 403), StreamRefusedError, 77),
-        (CloseCode.VOICE, problem("voice_not_found", 404), VoiceNotFoundError, 66),
-        (CloseCode.SILENT, problem("silent", 408), StreamLostError, 69),
-        (CloseCode.TOO_MUCH, problem("too_much", 413), StreamRefusedError, 77),
-        (CloseCode.SETTINGS, problem("invalid_settings", 422), SettingsError, 64),
-        (CloseCode.NO_CAPACITY, problem("busy", 429, retry_after=7.0), BusyError, 75),
-        (CloseCode.FAULT, problem("internal_error", 500), RocktopError, 70),
-        (CloseCode.UNAVAILABLE, problem("stage_lost", 503), StageLostError, 75),
-    ],
-)
-def test_refusals_are_the_errors_that_they_are(
-    code: CloseCode, said: Problem, kind: type[RocktopError], exit_code: int
-) -> None:
-    server = EchoServer()
-
-    async def no(socket: ServerConnection, number: int) -> bool:
-        await socket.recv()
-        await refuse(socket, code, said)
-        return True
-
-    server.welcome = no
-    with pytest.raises(kind, match="because of the test") as refused:
-        asyncio.run(through(server, cut(song())))
-    error = refused.value
-    assert type(error) is kind and (error.code, error.exit_code) == (said.code, exit_code)
-    assert getattr(error, "retry_after", 7.0) == 7.0 and len(server.headers) == 1
-
-
-@pytest.mark.parametrize(("code", "tries"), [(CloseCode.GONE, 2), (CloseCode.SETTINGS, 1), (CloseCode.TOO_MUCH, 1)])
-def test_a_stream_that_is_refused_in_the_middle(code: CloseCode, tries: int) -> None:
-    server = EchoServer()
-
-    async def no(socket: ServerConnection, count: int) -> None:
-        if count == 20:
-            server.sessions.clear()
-            if code is CloseCode.GONE:
-                abort(socket)
-            else:
-                await refuse(socket, code, problem("late_refusal", 400))
-
-    server.do = no
-    with pytest.raises(RocktopError) as refused:
-        asyncio.run(through(server, cut(song())))
-    assert len(server.headers) == tries
-    assert isinstance(refused.value, SessionGoneError) == (code is CloseCode.GONE)
-
-
-def test_a_fault_that_comes_again_and_again_ends_the_stream() -> None:
-    server = EchoServer()
-
-    async def fault(socket: ServerConnection, count: int) -> None:
-        if count >= 20:
-            await refuse(socket, CloseCode.FAULT, problem("internal_error", 500))
-
-    server.do = fault
-    with pytest.raises(RocktopError, match="fault of its own: because"):
-        asyncio.run(through(server, cut(song())))
-    assert 2 <= len(server.headers) <= 3
-
-
-def test_a_server_that_stays_away_is_waited_for_and_no_longer() -> None:
-    server = EchoServer()
-
-    async def away(socket: ServerConnection, number: int) -> bool:
-        return abort(socket) if number else False
-
-    async def drop(socket: ServerConnection, count: int) -> None:
-        if count == 5:
-            abort(socket)
-
-    server.welcome, server.do = away, drop
-    with pytest.raises(StreamLostError, match=r"within 0\.5 s"):
-        asyncio.run(through(server, cut(song()), patience=0.5))
-    assert 3 <= len(server.headers) <= 6  # 0, 0.1, 0.3 s... after the drop
-
-
-@pytest.mark.parametrize(
-    ("garbage", "says"),
-    [
-        ("hello", "not JSON"),
-        ("[1]", "object"),
-        (b"abc", "header"),
-        (b"\1\0\0\0" + b"\xff" * 12 + bytes(4), "positions"),
-        (pack(Notice("draining", "x")).replace("notice", "started"), "missing"),
-        (b"\1\0\0\0" + b"\x63\0\0\0" + bytes(12), "comes next"),
-        (b"\1\x08\0\0" + b"\4\0\0\0\0\5\0\0\0\0\0\0" + bytes(4), "flushed before"),
-        (b"\1\0\0\0" + b"\4\0\0\0\0\5\0\0\0\0\0\0" + bytes(4), "another length"),
-        ('{"type":"stats","kept":99,"seconds":1,"seq":1,"compute_ms":{"p50":1,"p95":1,"max":1},"queue_ms":0,'
-         '"lateness_ms":0,"late":0,"lost":0,"bypassed":0,"load":0,"sessions":1}', "not sent"),
-    ],
-)  # fmt: skip
-def test_garbage_from_the_server_is_one_clear_error(garbage: str | bytes, says: str) -> None:
-    server = EchoServer()
-
-    async def babble(socket: ServerConnection, count: int) -> None:
-        if count == 5:
-            await socket.send(garbage)
-
-    server.do = babble
-    with pytest.raises(ProtocolError, match=says):
-        asyncio.run(through(server, cut(song())))
-    assert len(server.headers) == 1
-
-
 def test_new_kinds_of_messages_are_passed_over() -> None:
     server = EchoServer()
 
@@ -381,48 +230,3 @@ def test_addresses(url: str, address: str) -> None:
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(SettingsError, match="address"):
         stream_address(url)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_an_outbox_loses_and_doubles_nothing(data: st.DataObject) -> None:
-    """A model of the whole: whatever is kept, dropped and asked for again, the server gets each block at its place."""
-    outbox = Outbox("f32", 10**9)
-    lengths: list[int] = []
-    got = 0  # blocks that the server has
-    kept = -1
-    for _ in range(data.draw(st.integers(1, 40))):
-        step = data.draw(st.sampled_from(["put", "take", "take", "answer", "keep", "drop"]))
-        if step == "put":
-            lengths.append(data.draw(st.integers(1, 50)))
-            outbox.put(np.zeros(lengths[-1], np.float32))
-        elif step == "take" and (entry := outbox.take(100)):
-            assert (entry.seq, entry.position, entry.samples) == (got, sum(lengths[:got]), lengths[got])
-            got += 1
-            assert outbox.unanswered <= max(100, entry.samples)
-        elif step == "answer" and outbox.received + 1 < got:
-            seq = outbox.received + 1
-            assert outbox.answer(Audio(seq, sum(lengths[:seq]), np.zeros(lengths[seq], np.float32)))
-            assert not outbox.answer(Audio(seq, sum(lengths[:seq]), np.zeros(lengths[seq], np.float32)))
-        elif step == "keep":
-            kept = data.draw(st.integers(kept, max(kept, min(got - 1, outbox.received))))
-            outbox.keep(kept)
-        elif step == "drop":
-            got = data.draw(st.integers(kept + 1, got))
-            outbox.rewind(got)
-        assert outbox.waiting == sum(lengths[got:])
-    if kept >= 0:
-        with pytest.raises(ProtocolError, match="can be sent"):
-            outbox.rewind(kept)
-
-
-def test_an_outbox_is_bounded() -> None:
-    outbox = Outbox("s16", 1000)
-    for _ in range(50):
-        outbox.put(np.zeros(100, np.float32))
-        while outbox.take(10**6):
-            pass
-    with pytest.raises(ProtocolError, match="40 to 50 can be sent"):
-        outbox.rewind(39)
-    outbox.rewind(40)
-    assert outbox.waiting == 1000
