@@ -69,6 +69,7 @@ async def session(job: dict[str, Any], take: Array, begin_at: float, *, bypass: 
     count = len(take) // block
     notes = Notes(*(np.full(count, np.nan) for _ in range(4)))
     start = Start(job["voice"], job["rate"], "f32", block, "live", job["settings"], bypass)
+    hearing: asyncio.Task[None] | None = None
     client = LiveClient(job["url"], start, on_event=lambda event: _note(notes, event))
     try:
         started = await client.open()
@@ -88,6 +89,8 @@ async def session(job: dict[str, Any], take: Array, begin_at: float, *, bypass: 
     finally:
         with suppress(RocktopError):
             await client.close()
+        if hearing is not None:
+            await asyncio.gather(hearing, return_exceptions=True)
     return notes
 
 

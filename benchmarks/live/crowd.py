@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.live.figures import Array
 from benchmarks.live.hostile import HOSTILE, tried, well_told
+from benchmarks.live.machine import put
 from benchmarks.live.takes import sung
 from rocktop_ray.errors import RocktopError
 from rocktop_ray.live.client import LiveClient
@@ -57,7 +58,7 @@ class Crowd:
         """The report so far."""
         endings = {name: dict(found) for name, found in self.endings.items()}
         told = {"endings": endings, "badly": self.badly[:100], "drifters": self.drifters}
-        Path(self._job["report"]).write_text(json.dumps(told))
+        put(Path(self._job["report"]), told)
 
     async def _hostile(self, name: str) -> None:
         while not self._stop.exists():
@@ -79,8 +80,8 @@ class Crowd:
         start = Start(self._job["voice"], rate, "f32", block, "live")
         sent: dict[int, float] = {}
         client = await self._opened(start, facts)
+        hearing = asyncio.create_task(_hear(client, facts, sent))
         try:
-            hearing = asyncio.create_task(_hear(client, facts, sent))
             begin = time.monotonic()
             while not self._stop.exists():
                 number = facts["blocks"]
@@ -96,6 +97,7 @@ class Crowd:
         finally:
             with suppress(RocktopError):
                 await client.close()
+            await asyncio.gather(hearing, return_exceptions=True)
 
     async def _opened(self, start: Start, facts: dict[str, Any]) -> LiveClient:
         """Tried again while the service is still busy with its start."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -62,6 +63,13 @@ def cpu_by_role(
             earlier = before[pid].cpu if pid in before else 0.0
             spent[name] = spent.get(name, 0.0) + process.cpu - earlier
     return spent
+
+
+def put(path: Path, data: object) -> None:
+    """Data as JSON, at once: whoever reads meanwhile finds the one before."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(data))
+    part.replace(path)
 
 
 def described() -> dict[str, object]:

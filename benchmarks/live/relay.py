@@ -43,7 +43,9 @@ class Relay:
             return
         self._open |= {writer, far_writer}
         try:
-            await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+            # asyncio would complain of the cancelled task of a connection that stands when the loop ends.
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
         finally:
             self._open -= {writer, far_writer}
 

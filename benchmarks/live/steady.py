@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from benchmarks.live.figures import Array
+from benchmarks.live.machine import put
 from benchmarks.live.relay import Relay
 from benchmarks.live.takes import sung
 from benchmarks.live.voices import served_converter
@@ -66,7 +67,7 @@ class Twin:
     def __init__(self, converter: LiveConverter, started: Started, block: int) -> None:
         settings = ConvertSettings.from_mapping(started.settings)
         hop = round(converter.hop * started.rate / TAKE_RATE)
-        for multiple in (gcd(block, hop), block):
+        for multiple in (gcd(block, hop), block, 1):
             self._stream = LiveStream(converter, settings, rate=started.rate, multiple=multiple)
             if self._stream.delay == started.delay:
                 break
@@ -126,7 +127,7 @@ async def stream(job: dict[str, Any], account: Account) -> None:
                 _compare(account, expected, audio.samples[: len(expected)], rate)
             if account.wall > told + 1:
                 told = account.wall
-                Path(job["report"]).write_text(json.dumps(asdict(account)))
+                put(Path(job["report"]), asdict(account))
         await sending
         account.done = True
     finally:
@@ -186,7 +187,7 @@ def main(job_file: str) -> None:
         account.error = f"{error.code}: {error.message}"
     except Exception as error:  # noqa: BLE001 - whatever it was belongs into the report
         account.error = repr(error)
-    Path(job["report"]).write_text(json.dumps(asdict(account)))
+    put(Path(job["report"]), asdict(account))
 
 
 if __name__ == "__main__":
