@@ -35,7 +35,7 @@ def described(about: dict[str, Any], info: str) -> StudentAbout:
     """What the file says, from what the run noted."""
     recipe = {
         name: about[name]
-        for name in ("steps", "batch", "frames", "rate", "seed", "items", "own_units")
+        for name in ("steps", "steps_before", "batch", "frames", "rate", "seed", "items", "own_units")
         if name in about
     }
     recipe["minutes"] = round(about["minutes"], 1)

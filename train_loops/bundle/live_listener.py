@@ -80,8 +80,11 @@ def main() -> None:
     torch.manual_seed(given.seed)
     crops = LiveCrops(given.data, seed=given.seed)
     net = ListenerNet(ListenerConfig())
+    before = 0
     if given.start:
-        net.load_state_dict(torch.load(given.start / "checkpoint.pt", weights_only=True)["net"])
+        state = torch.load(given.start / "checkpoint.pt", weights_only=True)
+        net.load_state_dict(state["net"])
+        before = state["step"]
     run = ClockedRun(net, given.run, given.rate, given.until)
     views = read_singer(given.voice)[0].content.weight.detach()
     sample = crops.draw(16, given.frames)
@@ -98,7 +101,7 @@ def main() -> None:
             crops.look()
             about = {name: value for name, value in vars(given).items() if not isinstance(value, Path)}
             about |= {"config": dataclasses.asdict(net.config), "items": len(crops.items), "minutes": crops.minutes}
-            run.save({**about, "fingerprint": crops.fingerprint(), "steps": run.step})
+            run.save({**about, "fingerprint": crops.fingerprint(), "steps": run.step, "steps_before": before})
             some = dict(list(crops.held.items())[:: max(1, len(crops.held) // 12)])
             log.info("held out: %s", measure(run.average.module.eval(), some, views))
             looked = time.time()
