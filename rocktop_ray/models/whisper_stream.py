@@ -90,7 +90,7 @@ class WhisperStream:
                 starts = torch.tensor([past - state.known for state in states])
                 seen = torch.arange(past + count)[None] >= starts[:, None]
             x = self._front(mel, count)
-            x, keys, values = self._layers(x, [state.position for state in states], *held, seen)
+            x, keys, values = self._layers(x, [state.position for state in states], held[0], held[1], seen)
             positions = [state.position + fresh for state in states]
             known = [min(self._left, state.known + fresh) for state in states]
         settled = keys.shape[2] - ahead
@@ -132,8 +132,12 @@ class WhisperStream:
             assert isinstance(block, Block)
             query, key, value = block.qkv(block.attention_norm(x)).chunk(3, 2)
             key, value = torch.cat([keys[:, layer], key], 1), torch.cat([values[:, layer], value], 1)
-            heads = [rows.unflatten(2, (block.heads, -1)).transpose(1, 2) for rows in (query, key, value)]
-            mixed = F.scaled_dot_product_attention(*heads, attn_mask=mask).transpose(1, 2).flatten(2)
+            query, key_rows, value_rows = [
+                rows.unflatten(2, (block.heads, -1)).transpose(1, 2) for rows in (query, key, value)
+            ]
+            mixed = (
+                F.scaled_dot_product_attention(query, key_rows, value_rows, attn_mask=mask).transpose(1, 2).flatten(2)
+            )
             x = x + block.out(mixed)
             x = x + block.ffn_out(F.gelu(block.ffn_in(block.ffn_norm(x))))
             all_keys.append(key)

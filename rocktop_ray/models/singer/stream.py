@@ -231,8 +231,8 @@ class VocoderStream:
         turns = (melody[:, :-1] + melody[:, 1:]) / 2 * hop / self._rate
         cycles = np.where(started, [state.cycles for state in states], -turns[:, 0])
         phases = np.cumsum(np.concatenate([cycles[:, None], turns], axis=1), axis=1)
-        edges = [part.reshape(-1) for part in (melody[:, :-1], melody[:, 1:], phases[:, :-1])]
-        train = shaped_between(*edges, hop, self._rate).reshape(streams, count, hop)
+        begins, ends, at = (part.reshape(-1) for part in (melody[:, :-1], melody[:, 1:], phases[:, :-1]))
+        train = shaped_between(begins, ends, at, hop, self._rate).reshape(streams, count, hop)
         # Hop 0 of the new ones is that of the last frame, which had to wait for the F0 at its end.
         fresh = np.zeros((2, streams, count, hop), np.float32)
         last = 1 if ended else count
