@@ -55,7 +55,7 @@ def unbroken(server: LiveServer) -> np.ndarray:
 
 def test_the_route_answers_as_the_stream_itself_does(server: LiveServer, unbroken: np.ndarray) -> None:
     voice = next(iter(server.engine._refs))
-    direct = LiveStream(tiny_converter(voice), ConvertSettings(key=1.0), rate=RATE, multiple=BLOCK)
+    direct = LiveStream(tiny_converter(voice), ConvertSettings(key=1.0), rate=RATE)
     assert len(unbroken) == 2 * RATE + direct.delay
     made = [direct.feed(block) for block in cut(tone(2))[:50]]
     assert np.abs(unbroken[: 50 * BLOCK] - np.concatenate(made)).max() < 1e-5

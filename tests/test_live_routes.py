@@ -35,7 +35,8 @@ START = Start("anna", RATE, "f32", 1764, "free")
 
 @pytest.fixture(name="server", scope="module")
 def server_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with serving_live(tmp_path_factory.mktemp("live"), live={"free_sessions": 32, "load": 100}) as running:
+    live = {"free_sessions": 32, "load": 100, "slack_ms": 1000}
+    with serving_live(tmp_path_factory.mktemp("live"), live=live) as running:
         yield running
 
 
@@ -108,17 +109,16 @@ class Singer:
         return np.concatenate([self.outputs[seq].samples for seq in sorted(self.outputs)])
 
 
-def whole(server: LiveServer, audio: Array, multiple: int, *keys: tuple[int, float]) -> Array:
+def whole(server: LiveServer, audio: Array, *keys: tuple[int, float]) -> Array:
     """What the library gives for the whole; ``keys``: (from sample, key)."""
     (name,) = (ref for ref in {*server.engine._voices.opened} if ref.startswith("anna"))
-    stream = LiveStream(tiny_converter(name), ConvertSettings(key=1.0), rate=RATE, multiple=multiple)
+    stream = LiveStream(tiny_converter(name), ConvertSettings(key=1.0), rate=RATE)
     parts, changes = [], dict(keys)
-    padded = np.concatenate([audio, np.zeros(-len(audio) % multiple, np.float32)])
-    for start in range(0, len(padded), multiple):
+    for start in range(0, len(audio), 1764):
         if start in changes:
             stream.change(ConvertSettings(key=changes[start]))
-        parts.append(stream.feed(padded[start : start + multiple]))
-    return np.concatenate([*parts, stream.flush()])[: len(audio) + stream.delay]
+        parts.append(stream.feed(audio[start : start + 1764]))
+    return np.concatenate([*parts, stream.flush()])
 
 
 # sound
@@ -131,8 +131,8 @@ def test_the_stream_is_that_of_the_library(server: LiveServer, format: Any, size
         singer = await Singer(server, Start("anna", RATE, format, 1764, "free")).connect()
         await singer.sing(audio, sizes)
         found = await singer.end()
-        expected = whole(server, audio, 1764)
-        assert singer.started.delay == LiveStream(tiny_converter("anna"), rate=RATE, multiple=1764).delay
+        expected = whole(server, audio)
+        assert singer.started.delay == LiveStream(tiny_converter("anna"), rate=RATE).delay
         assert found.shape == expected.shape and np.abs(found - expected).max() <= bound
         assert np.abs(expected).max() > 0.01
         assert {out.flags for out in singer.outputs.values()} <= {Flags.NONE, Flags.LAST}
@@ -171,7 +171,7 @@ def test_settings_change_while_it_runs(server: LiveServer) -> None:
         assert applied.seq == 12 and applied.settings["key"] == 5 and applied.voice == "anna"
         singer.started = Started(**{**vars(singer.started), "next": 12})
         await singer.sing(audio, [1764])
-        assert np.array_equal(await singer.end(), whole(server, audio, 1764, (half, 5.0)))
+        assert np.array_equal(await singer.end(), whole(server, audio, (half, 5.0)))
 
     run(work)
 
@@ -185,7 +185,7 @@ def test_who_vanishes_and_comes_back_hears_what_would_have_been_heard(server: Li
             singer.socket.transport.abort()  # no closing frame, answers on their way are lost
             await singer.connect()
         await singer.sing(audio, [1764])
-        assert np.array_equal(await singer.end(), whole(server, audio, 1764))
+        assert np.array_equal(await singer.end(), whole(server, audio))
 
     run(work)
 
@@ -204,7 +204,7 @@ def test_a_second_connection_takes_over_and_a_wrong_secret_does_not(server: Live
         await old.wait_closed()
         assert old.close_code == CloseCode.IN_USE
         await singer.sing(audio, [1764])
-        assert np.array_equal(await singer.end(), whole(server, audio, 1764))
+        assert np.array_equal(await singer.end(), whole(server, audio))
 
     run(work)
 
@@ -222,7 +222,7 @@ def test_a_gateway_that_is_about_to_stop_sends_its_sessions_elsewhere(
         stops.clear()
         await singer.connect()
         await singer.sing(audio, [1764])
-        assert np.array_equal(await singer.end(), whole(server, audio, 1764))
+        assert np.array_equal(await singer.end(), whole(server, audio))
 
     stops: list[bool] = []
     monkeypatch.setattr(routes, "replica_draining", lambda: bool(stops))

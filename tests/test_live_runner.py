@@ -61,8 +61,9 @@ def test_blocks_of_any_size_are_answered_exactly(sizes: list[int], block: int) -
         take = sung(1.0)
         client = await Client(stage, take, sizes, replace(START, block=block, settings={"key": 12})).connect()
         await (await client.sing()).end()
-        delay = [*client.of(protocol.Applied), client.started][0].delay
+        delay = client.started.delay
         assert np.array_equal(client.stream, 2 * late_take(take, delay))
+        assert delay == LATE + HOP - 1
         lengths = [len(client.outputs[seq].samples) for seq in range(client.blocks)]
         assert lengths == list(np.diff(client.cuts))
         last = flagged(client, Flags.LAST)
@@ -77,7 +78,7 @@ def test_blocks_of_any_size_are_answered_exactly(sizes: list[int], block: int) -
 def test_the_delay_is_the_shortest_that_the_usual_block_allows() -> None:
     async def work(stage: Stage) -> None:
         for block, delay in ((HOP, LATE), (HOP // 4, LATE + HOP * 3 // 4), (1, LATE + HOP - 1), (2 * HOP, LATE)):
-            client = await Client(stage, sung(0.1), [block], replace(START, block=block)).connect()
+            client = await Client(stage, sung(0.1), [HOP], replace(LIVE, block=block)).connect()
             assert client.started.delay == delay
             assert client.started.delay_ms == pytest.approx(delay / 8)
             await (await client.sing()).end()
@@ -86,19 +87,29 @@ def test_the_delay_is_the_shortest_that_the_usual_block_allows() -> None:
 
 
 def test_one_block_at_a_time_gets_its_answer() -> None:
-    """Also where blocks do not fit the grid: the first one tells."""
-
     async def work(stage: Stage) -> None:
-        client = await Client(stage, sung(0.5), [100, 33, 500], START).connect()
+        client = await Client(stage, sung(0.5), [HOP, 100, 33, 500], START).connect()
         while client.next < client.blocks:
             client.send()
             while client.received < client.next - 1:
                 assert await client.hear(5)
         await client.end()
-        (applied,) = client.of(protocol.Applied)
-        assert applied.seq == 0 and applied.delay == LATE + HOP - 1
+        assert np.array_equal(client.stream, late_take(client.take, client.started.delay))
 
     run(work)
+
+
+def test_a_live_stream_of_odd_blocks() -> None:
+    """Where the first one is odd, there is a longer delay; where others are, they wait for the usual length."""
+
+    async def work(stage: Stage) -> None:
+        for sizes, delay in (([100, 33, 500], LATE + HOP - 1), ([HOP, 100, 500], LATE)):
+            client = await Client(stage, sung(0.5), sizes, LIVE).connect()
+            await (await client.sing(real_time=True)).end()
+            assert [applied.delay for applied in client.of(protocol.Applied)] == [delay] * (delay != LATE)
+            assert np.array_equal(client.stream, late_take(client.take, delay))
+
+    run(work, slack=2.0)
 
 
 def test_s16_is_rounded_once_each_way() -> None:
@@ -106,7 +117,7 @@ def test_s16_is_rounded_once_each_way() -> None:
         take = sung(0.5)
         client = await Client(stage, take, [HOP], replace(START, format="s16")).connect()
         await (await client.sing()).end()
-        assert np.abs(client.stream - late_take(take, LATE)).max() <= 1.1 / 32768
+        assert np.abs(client.stream - late_take(take, client.started.delay)).max() <= 1.1 / 32768
 
     run(work)
 
@@ -132,7 +143,7 @@ def test_changes_hold_from_the_block_that_is_told() -> None:
         assert (to_12.seq, on.seq, off.seq) == (5, 10, 15) and berta.seq == 15
         assert (to_12.settings["key"], on.bypass, off.bypass, berta.voice) == (12, True, False, "berta")
         factors = np.concatenate([np.full(HOP, f) for f in [1] * 5 + [2] * 5 + [1] * 5 + [-2] * 30])
-        expected = late_take(take, LATE)
+        expected = late_take(take, client.started.delay)
         assert np.allclose(client.stream, expected * factors[: len(expected)], atol=1e-6)
         assert flagged(client, Flags.BYPASS) == list(range(10, 15))
 
@@ -149,7 +160,7 @@ def test_what_cannot_be_is_refused_and_the_stream_goes_on() -> None:
             assert await client.hear(5)
         client.say(protocol.Change({"key": 12}))
         await (await client.sing()).end()
-        assert np.array_equal(client.stream, 2 * late_take(client.take, LATE))
+        assert np.array_equal(client.stream, 2 * late_take(client.take, client.started.delay))
 
     run(work)
 
@@ -168,7 +179,7 @@ def test_lost_replicas_and_states_are_repaired_exactly() -> None:
             else:
                 stage.engine.kept.clear()
         await (await client.sing()).end()
-        assert np.array_equal(client.stream, late_take(client.take, LATE))
+        assert np.array_equal(client.stream, late_take(client.take, client.started.delay))
         assert client.codes().count("replica-lost") == client.codes().count("recovered") >= 1
         assert not flagged(client, Flags.LOST)
         longest = max(sum(len(piece.samples) for piece in feed.pieces) for feed in stage.engine.feeds)
@@ -190,7 +201,7 @@ def test_a_loss_that_lasts_is_heard_as_the_take_and_then_ends_the_session_which_
         assert lost and not set(lost) & set(range(8))
         for seq in lost[1:]:
             audio = client.outputs[seq]
-            late = late_take(take, LATE)[audio.position : audio.position + HOP]
+            late = late_take(take, client.started.delay)[audio.position : audio.position + HOP]
             assert np.array_equal(audio.samples, late)
         stage.engine.fails.clear()
         await client.connect()
@@ -216,7 +227,7 @@ def test_a_slow_engine_is_answered_for_by_the_take_equally_late_and_nothing_clic
         late = flagged(client, Flags.LATE)
         assert late and client.of(protocol.Ended)[0].late == len(late)
         assert client.of(protocol.Stats)
-        whole, expected = client.stream, late_take(take, LATE)[: len(client.stream)]
+        whole, expected = client.stream, late_take(take, client.started.delay)[: len(client.stream)]
         ok = np.isclose(whole, expected / 2, atol=1e-6) | np.isclose(whole, expected, atol=1e-6)
         assert (~ok).sum() <= len(late) * 2 * 40  # 5 ms of fading into and out of the take
         steps = np.abs(np.diff(whole))
@@ -254,8 +265,7 @@ def test_a_session_that_lost_its_client_goes_on_exactly(lost_on_the_way: int) ->
                 del client.outputs[seq]
             await client.connect()
         await (await client.sing()).end()
-        delay = [client.started, *client.of(protocol.Applied)][-1].delay
-        assert np.array_equal(client.stream, late_take(take, delay))
+        assert np.array_equal(client.stream, late_take(take, client.started.delay))
         assert stage.desk.sessions() == 0
 
     run(work)
@@ -281,7 +291,7 @@ def test_a_killed_gateway_costs_at_most_what_the_client_sends_again() -> None:
         await client.connect()
         assert client.started.next <= 40 and client.started.next > kept
         await (await client.sing()).end()
-        assert np.array_equal(client.stream, late_take(client.take, LATE))
+        assert np.array_equal(client.stream, late_take(client.take, client.started.delay))
 
     run(work)
 
@@ -296,7 +306,7 @@ def test_a_second_connection_takes_the_session_over() -> None:
         await client.connect()
         await (await client.sing()).end()
         assert old.closed is not None and old.closed[0] == CloseCode.IN_USE
-        assert np.array_equal(client.stream, late_take(client.take, LATE))
+        assert np.array_equal(client.stream, late_take(client.take, client.started.delay))
 
     run(work)
 
@@ -336,7 +346,7 @@ def test_a_gateway_that_drains_parks_its_sessions() -> None:
         stage.draining = False
         await client.connect()
         await (await client.sing()).end()
-        assert np.array_equal(client.stream, late_take(client.take, LATE))
+        assert np.array_equal(client.stream, late_take(client.take, client.started.delay))
 
     run(work)
 
@@ -396,7 +406,7 @@ def test_a_client_in_no_hurry_is_not_read_from_while_too_much_waits() -> None:
         assert client.pipe.to_server.qsize() > client.blocks - 300
         stage.engine.slow = 0.0
         await client.end()
-        assert np.array_equal(client.stream, late_take(client.take, LATE))
+        assert np.array_equal(client.stream, late_take(client.take, client.started.delay))
 
     run(work)
 

@@ -43,7 +43,12 @@ class LiveLimits:
     most_waiting: int = 4000
     """Blocks that may wait for their answer."""
 
+    def window_of(self, live: bool, block: float) -> float:
+        """Seconds of audio that may wait for answers: two blocks at least, and live what may be late."""
+        return max(self.window, 2 * block + self.slack) if live else max(self.free_window, 2 * block)
+
     @classmethod
     def of(cls, config: LiveConfig) -> LiveLimits:
         """What the configuration says."""
-        return cls(slack=config.slack_ms / 1e3, resume=config.resume_seconds)
+        slack = config.slack_ms / 1e3
+        return cls(slack=slack, skip=cls.skip + slack, resume=config.resume_seconds)

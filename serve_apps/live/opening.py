@@ -39,7 +39,9 @@ class Opening:
     async def begin(self, start: Start, wire: Wire) -> Runner:
         """A new session, admitted. Raises VoiceNotFoundError, SettingsError, BusyError, and what opening raises."""
         voice = await self.find(start.voice)
-        grid, chosen = await grid_of(self.behind.engine, voice, start.rate, start.block, start.settings)
+        # Without deadlines the delay is nobody's concern, and blocks of any length are answered at once.
+        block = start.block if start.pace == "live" else 1
+        grid, chosen = await grid_of(self.behind.engine, voice, start.rate, block, start.settings)
         head = Head(uuid7(), self.owner, start.rate, start.format, start.block, grid, start.pace)
         seat = Seat(self.desk, head.session, secrets.token_urlsafe(24))
         await seat.admit(voice, head.rate, head.live, chosen.facts.cost)
@@ -72,9 +74,8 @@ class Opening:
     def _runner(
         self, save: Save, chosen: Chosen, seat: Seat, wire: Wire, *, received: int = -1, catch_up: float = 0.0
     ) -> Runner:
-        limits = self.behind.limits
-        window = limits.window if save.head.live else limits.free_window
-        course = Course(save, chosen.facts.delay, max(window, 2 * save.head.block / save.head.rate) + 0.5)
+        window = self.behind.limits.window_of(save.head.live, save.head.block / save.head.rate)
+        course = Course(save, chosen.facts.delay, window + 0.5)
         changes = Changes(self.behind.engine, self.find, seat, chosen)
         tally = Tally(self.metrics)
         return Runner(self.behind, course, changes, seat, wire, tally, received=received, catch_up=catch_up)

@@ -73,7 +73,7 @@ class Runner:
         head, limits = course.head, behind.limits
         self._behind, self._limits, self._course, self._changes = behind, limits, course, changes
         self._seat, self._wire, self._tally = seat, wire, tally
-        window = max(limits.window if head.live else limits.free_window, 2 * head.block / head.rate)
+        window = limits.window_of(head.live, head.block / head.rate)
         self._line = Line(course, wire, tally, received, window)
         self._feeder = Feeder(course, behind.engine, limits, tally, self._line)
         self._listener = Listener(course, changes, self._line, limits, catch_up, behind.explain, wake=self._feeder.wake)
