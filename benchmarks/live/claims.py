@@ -34,6 +34,7 @@ class Seen(Protocol):
     unhealthy: int
     looks: int
     wall: float
+    foreign: float
     stopped: str
 
 
@@ -188,6 +189,7 @@ def markdown(found: Sequence[Claim], steady: Sequence[dict[str, Any]], crowd: di
     flags = {key: sum(each.get("flags", {}).get(key, 0) for each in steady) for key in ("LATE", "LOST")}
     lines += [
         "",
-        f"Undisturbed streams: {flags['LATE']} blocks late, {flags['LOST']} lost. {watched.wall:.0f} s in all.",
+        f"Undisturbed streams: {flags['LATE']} blocks late, {flags['LOST']} lost. {watched.wall:.0f} s in all;"
+        f" others used {watched.foreign:.2f} cores meanwhile.",
     ]
     return "\n".join(lines) + "\n"

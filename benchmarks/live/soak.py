@@ -25,6 +25,7 @@ from benchmarks.live.claims import Claim, claims, markdown
 from benchmarks.live.hostile import HOSTILE
 from benchmarks.live.machine import described, processes
 from benchmarks.live.service import Service, role, serving
+from benchmarks.load import busy_seconds
 
 FOLDER = BUILD / "live" / "soak"
 _SAMPLE = 2.0
@@ -44,6 +45,8 @@ class Watched:
     unhealthy: int = 0
     looks: int = 0
     wall: float = 0.0
+    foreign: float = 0.0
+    """Cores that others used meanwhile."""
     stopped: str = ""
     """Why it ended before its time."""
 
@@ -143,14 +146,19 @@ def _watch(service: Service, started: list[subprocess.Popen[bytes]], options: ar
     watched, began, random = Watched(), time.monotonic(), Random(0)
     names = {process.pid: "crowd" if n < _CROWDS else "undisturbed client" for n, process in enumerate(started)}
     next_kill = began + (options.kill_every or 1e12)
-    said = began
+    said, busy, own = began, busy_seconds(), 0.0
+    used: dict[int, float] = {}
     while any(process.poll() is None for process in started[_CROWDS:]):
         now = time.monotonic()
         watched.wall = now - began
+        known = bool(used)
         for process in [*service.processes(), *(each for pid, each in processes().items() if pid in names)]:
+            own += process.cpu - used.get(process.pid, 0.0 if known else process.cpu)
+            used[process.pid] = process.cpu
             name = names.get(process.pid) or role(process)
             watched.memory.setdefault(name, {}).setdefault(process.pid, []).append((now - began, process.resident))
         watched.looks += 1
+        watched.foreign = max(0.0, busy_seconds() - busy - own) / max(1.0, watched.wall)
         watched.unhealthy += not service.healthy()
         if now >= next_kill:
             next_kill = now + options.kill_every
