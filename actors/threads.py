@@ -6,7 +6,6 @@ import contextlib
 import os
 from pathlib import Path
 
-import torch
 from threadpoolctl import threadpool_limits
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -32,6 +31,8 @@ def use_threads(count: int) -> None:
     To be called once, before the process computes anything. Torch gets one thread between operations: a second one
     would only compete with the first.
     """
+    import torch  # here, as some only ask for the cores
+
     with contextlib.suppress(RuntimeError):  # it can be said once per process, which tests do not keep to
         torch.set_num_interop_threads(1)
     use_threads_here(count)
@@ -44,5 +45,7 @@ def use_threads_here(count: int) -> None:
     The number is a setting of each thread, taken over from the process at its first operation: if that comes after
     ``set_num_threads``, it undoes it. Asking for the number first takes it over.
     """
+    import torch
+
     torch.get_num_threads()
     torch.set_num_threads(count)

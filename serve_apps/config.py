@@ -129,8 +129,8 @@ class LayoutConfig(_Section):
 class LiveConfig(_Section):
     """Live sessions (``/v1/stream``): see docs/live-serve.md."""
 
-    replicas: Count = 1
-    """Processes that compute for live sessions. With two, a session whose process dies goes on in the other."""
+    replicas: Count = 2
+    """Processes that compute for live sessions. With two, a session whose process dies goes on in the other at once."""
     cpus: Share = 0.3
     """CPU share that Ray reserves for a replica: book-keeping. An update starts new ones before it stops old ones."""
     labels: dict[str, str] = {}

@@ -207,7 +207,7 @@ def sit(desk: LocalDesk, session: str, live: bool = True, cost: HopCost = COST) 
 
 def test_the_desk_lets_in_as_many_as_can_be_served() -> None:
     async def run() -> None:
-        desk = LocalDesk(LiveConfig(load=0.71, free_sessions=1, sessions=6), Clock())
+        desk = LocalDesk(LiveConfig(replicas=4, load=0.71, free_sessions=1, sessions=6), Clock(), at_once=1)
         for n in range(4):
             await sit(desk, f"s{n}")
         with pytest.raises(BusyError) as error:

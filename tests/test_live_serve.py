@@ -29,7 +29,15 @@ from serve_apps.voices import VoiceShelf
 pytestmark = pytest.mark.xdist_group("ray")
 
 WINDOWS = {"hop": 10, "ahead": 2, "left": 20, "pitch_left": 10, "acoustic_left": 20}
-LIVE = {"cpus": 0.01, "preload": [], "pitch": PITCH, "windows": WINDOWS, "load": 100.0, "free_sessions": 2}
+LIVE = {
+    "replicas": 1,
+    "cpus": 0.01,
+    "preload": [],
+    "pitch": PITCH,
+    "windows": WINDOWS,
+    "load": 100.0,
+    "free_sessions": 2,
+}
 BLOCK, RATE = 1764, 44_100
 
 

@@ -1,4 +1,8 @@
-"""What the hops of a voice cost on this machine, measured."""
+"""What the hops of a voice cost in this process, measured as they will be computed.
+
+That is: streams at a client's rate, in the computing thread, with a pause before each hop. Hops back to back (see
+``rocktop_ray.live.calibrate``) find their weights still in the processor's caches and take two thirds of the time.
+"""
 
 from __future__ import annotations
 
@@ -8,36 +12,39 @@ import time
 
 import numpy as np
 
-from rocktop_ray.live.converter import LiveConverter, LiveState
+from actors.live import LiveVoice
+from rocktop_ray.live.stream import LiveStream, feed_many
 from rocktop_ray.protocols import TAKE_RATE
-from rocktop_ray.settings import ConvertSettings
 from serve_apps.live.batcher import Batcher
 from serve_apps.live.engine import HopCost
 
-_FEW, _MANY = 1, 3
+_FEW, _MANY = 1, 4
 _WARM, _TIMES = 2, 5
+_PAUSE = 0.03
+_RATE = 44_100
+"""Not the converter's own, so that resampling is counted."""
 
 
-async def hop_cost(voice: str, converter: LiveConverter, batcher: Batcher) -> HopCost:
-    """Measured on noise in the computing thread itself, hop by hop between the turns of streams. About 20 hops."""
-    few, many = [await _seconds(converter, sessions, batcher) for sessions in (_FEW, _MANY)]
+async def hop_cost(name: str, voice: LiveVoice, batcher: Batcher) -> HopCost:
+    """Measured on noise, between the turns of others: 14 hops, half a second."""
+    few, many = [await _seconds(voice, streams, batcher) for streams in (_FEW, _MANY)]
     each = max(0.0, many - few) / (_MANY - _FEW)
-    return HopCost(voice, fixed=max(0.0, few - _FEW * each), each=each, hop=converter.hop / TAKE_RATE)
+    return HopCost(name, fixed=max(0.0, few - _FEW * each), each=each, hop=voice.converter.hop / TAKE_RATE)
 
 
-async def _seconds(converter: LiveConverter, sessions: int, batcher: Batcher) -> float:
-    random = np.random.default_rng(0)
-    hops = [(random.standard_normal(converter.hop) * 0.1).astype(np.float32) for _ in range(sessions)]
-    settings, no = [ConvertSettings()] * sessions, [False] * sessions
-    states = [converter.begin() for _ in range(sessions)]
+async def _seconds(voice: LiveVoice, count: int, batcher: Batcher) -> float:
+    """The median time of a hop of so many streams at once."""
+    hop = voice.converter.hop * _RATE // TAKE_RATE
+    streams = [LiveStream(voice.converter, voice.defaults, rate=_RATE) for _ in range(count)]
+    block = (np.random.default_rng(0).standard_normal(hop) * 0.1).astype(np.float32)
 
-    def step() -> tuple[list[LiveState], float]:
+    def feed() -> float:
         began = time.perf_counter()
-        after, _ = converter.step_many(states, hops, settings, no, no)
-        return after, time.perf_counter() - began
+        feed_many(streams, [block] * count)
+        return time.perf_counter() - began
 
     taken = []
     for _ in range(_WARM + _TIMES):
-        states, seconds = await asyncio.wrap_future(batcher.call(step))
-        taken.append(seconds)
+        await asyncio.sleep(_PAUSE)
+        taken.append(await asyncio.wrap_future(batcher.call(feed)))
     return statistics.median(taken[_WARM:])

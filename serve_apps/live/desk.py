@@ -49,8 +49,16 @@ class _Parked:
 class LocalDesk:
     """Implements ``engine.Desk`` in this process. To be used on one event loop."""
 
-    def __init__(self, config: LiveConfig | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        config: LiveConfig | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        at_once: int | None = None,
+    ) -> None:
+        """at_once: replicas that have a core of their own; None: all of them."""
         self._config, self._clock = config or LiveConfig(), clock
+        self._replicas = min(self._config.replicas, at_once or self._config.replicas)
         self._seats: dict[str, _Seat] = {}
         self._parked: OrderedDict[str, _Parked] = OrderedDict()
         self._wanted: dict[str, str] = {}
@@ -151,11 +159,11 @@ class LocalDesk:
         if cost is None:
             return
         costs = [seat.cost for seat in others if seat.cost is not None]
-        if fits([*costs, cost], config.replicas, config.load):
+        if fits([*costs, cost], self._replicas, config.load):
             return
-        share = promised([cost], config.replicas) * config.replicas
+        share = promised([cost], self._replicas) * self._replicas
         _log.info("live session refused", extra={"voice": voice.name, "share": share, "sessions": len(costs)})
-        if not fits([cost], config.replicas, config.load):
+        if not fits([cost], self._replicas, config.load):
             self._metrics.live_refused("slow")
             raise BusyError(
                 f"this machine needs {share:.0%} of the time for this voice and {config.load:.0%} may be promised: "
@@ -170,7 +178,7 @@ class LocalDesk:
 
     def _load(self) -> float:
         costs = [seat.cost for seat in self._seats.values() if seat.cost is not None]
-        return promised(costs, self._config.replicas)
+        return promised(costs, self._replicas)
 
     def _stand(self, session: str) -> None:
         """Free the seat; what was parked waits from now on."""

@@ -110,7 +110,7 @@ class LocalEngine:
         """Measured once, between the turns of others."""
         measuring = self._costs.get(ref.id)
         if measuring is None or (measuring.done() and (measuring.cancelled() or measuring.exception())):
-            measuring = asyncio.create_task(hop_cost(ref.id, voice.converter, self._batcher))
+            measuring = asyncio.create_task(hop_cost(ref.id, voice, self._batcher))
             self._costs[ref.id] = measuring
             while len(self._costs) > _MOST_REFS:
                 del self._costs[next(iter(self._costs))]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import serve
 
+from actors.threads import cores
 from rocktop_ray.errors import RocktopError
 from serve_apps.config import ServeConfig, StageConfig
 from serve_apps.jobs.remote import Refused
@@ -145,7 +146,8 @@ class DeskReplica:
 
     def __init__(self, config: ServeConfig) -> None:
         configure_logging()
-        self._desk = LocalDesk(config.live)
+        nodes = sum(1 for node in ray.nodes() if node["Alive"])
+        self._desk = LocalDesk(config.live, at_once=max(1, nodes * cores() // config.live.threads))
 
     async def call(self, method: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """What a method of the desk returns, or its error as ``Refused``."""
