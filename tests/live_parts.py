@@ -93,6 +93,7 @@ class Pipe:
         self.to_client: asyncio.Queue[str | bytes | None] = asyncio.Queue()
         self.closed: tuple[int, str] | None = None
         self.broken = False
+        self.bytes = 0
         self.reads = asyncio.Event()
         self.reads.set()
 
@@ -107,6 +108,9 @@ class Pipe:
         if self.broken:
             raise GoneError
         self.to_client.put_nowait(message)
+
+    def backlog(self) -> int:
+        return self.bytes
 
     async def close(self, code: int, reason: str) -> None:
         self.closed = (code, reason)

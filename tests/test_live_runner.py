@@ -407,6 +407,12 @@ def test_a_client_in_no_hurry_is_not_read_from_while_too_much_waits() -> None:
         stage.engine.slow = 0.0
         await client.end()
         assert np.array_equal(client.stream, late_take(client.take, client.started.delay))
+        flood = await Client(stage, sung(30), [HOP], START).connect()
+        stage.engine.slow, flood.pipe.bytes = 0.2, 100 << 20
+        while flood.next < flood.blocks:
+            flood.send()
+        await flood.listen()
+        assert flood.pipe.closed[0] == CloseCode.TOO_MUCH
 
     run(work)
 

@@ -70,6 +70,7 @@ class SocketAccount:
 
     async def run(self, app: ASGIApp, veil: Veil) -> None:
         """Serve it. Raises nothing but CancelledError: whatever is met, the client is told, and the log."""
+        self._scope["state"]["backlog"] = self.backlog
         try:
             await app(self._scope, self.receive, self.send)
         except asyncio.CancelledError:
@@ -98,6 +99,11 @@ class SocketAccount:
             self._code = self._code or message.get("code", 1000)
         self._out += _size(message)
         await self._send(message)
+
+    def backlog(self) -> int:
+        """Bytes that came and were not asked for yet: a replica of Serve takes in whatever a client sends, at once."""
+        waiting = getattr(getattr(self._receive, "queue", None), "_queue", ())
+        return sum(_size(message) for message in list(waiting) if isinstance(message, dict))
 
     async def _apologise(self, explained: Problem) -> None:
         if self._code is not None:

@@ -32,6 +32,8 @@ class LiveLimits:
     unread: float = 5.0
     """That the client may let its answers lie."""
     unread_bytes: int = 16 << 20
+    backlog: int = 64 << 20
+    """Bytes that may have come from a client that is not read from: not every server lets TCP hold it back."""
     resume: float = 30.0
     """That a session waits for its client."""
     ahead: float = 2.0

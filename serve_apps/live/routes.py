@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
@@ -71,6 +72,11 @@ class SocketTransport:
                 await self._socket.send_bytes(message)
         except (OSError, WebSocketDisconnect, WebSocketDisconnected) as error:
             raise GoneError from error
+
+    def backlog(self) -> int:
+        """See ``wire.Transport``."""
+        count: Callable[[], int] = self._socket.scope["state"].get("backlog", int)
+        return count()
 
     async def close(self, code: int, reason: str) -> None:
         """See ``wire.Transport``."""

@@ -27,7 +27,7 @@ from serve_apps.live.listener import Listener
 from serve_apps.live.parking import Save, pack_save
 from serve_apps.live.seat import Seat
 from serve_apps.live.tally import Tally
-from serve_apps.live.wire import GoneError, SilentError, Wire
+from serve_apps.live.wire import GoneError, SilentError, TooMuchError, Wire
 
 _LOOK = 0.25
 """Seconds between two looks at whether this gateway is to stop."""
@@ -198,6 +198,8 @@ class Runner:
             self._line.look()
             if self._line.room.is_set() and now - self._listener.heard > self._limits.silence:
                 raise SilentError(f"nothing came from the client for {self._limits.silence:g} s")
+            if not self._line.room.is_set() and self._wire.backlog() > self._limits.backlog:
+                raise TooMuchError(f"more than {self._line.window:g} s of audio wait for answers: wait for them, too")
             if now - told >= 1:
                 told = now
                 self._line.post(self._stats())

@@ -38,6 +38,10 @@ class Transport(Protocol):
         """Returns when the message has room on its way. Raises GoneError."""
         ...
 
+    def backlog(self) -> int:
+        """Bytes of messages that came, and were not received yet, as far as that is known."""
+        ...
+
     async def close(self, code: int, reason: str) -> None:
         """Nothing happens if the client is gone already."""
         ...
@@ -76,6 +80,10 @@ class Wire:
     async def receive(self) -> str | bytes:
         """The next message of the client. Raises GoneError."""
         return await self._transport.receive()
+
+    def backlog(self) -> int:
+        """Bytes that the client has sent and nobody has received, as far as that is known."""
+        return self._transport.backlog()
 
     async def run(self) -> None:
         """Send for ever. Raises GoneError, SilentError."""
