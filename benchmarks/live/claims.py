@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log10
 from typing import Any, Protocol
 
 from benchmarks.live.figures import growth_per_second, spread
@@ -12,6 +13,8 @@ MOST_GROWTH = 64.0
 """MiB that a role may grow over the whole soak, by its slope once it has settled."""
 _SETTLED = {"Live": 20.0}
 """Seconds until a process has loaded what it needs; 60 for others. Replicas do not live long here."""
+_LIKENESS = 50.0
+"""dB of undisturbed streams over their difference to the same ones in process."""
 _AFTER_KILL = 8.0
 """Seconds after a kill in which what went wrong is put down to it."""
 _MEMORY = ("Live", "Gateway", "LiveDesk", "proxy", "undisturbed client")
@@ -86,6 +89,8 @@ def _undisturbed(steady: Sequence[dict[str, Any]], watched: Seen, minutes: float
     compared = sum(each.get("compared", 0.0) for each in steady)
     blocks = sum(each.get("blocks", 0) for each in steady)
     unlike, gaps = (sum(each.get(name, 0) for each in steady) for name in ("unlike", "gaps"))
+    signal, noise = (sum(each.get(name, 0.0) for each in steady) for name in ("signal", "noise"))
+    likeness = 10 * log10((signal + 1e-12) / (noise + 1e-12))
     apart = max((each.get("apart", 0.0) for each in steady), default=0.0)
     identical = sum(each.get("identical", 0) for each in steady)
     cuts, resumed = (sum(each.get(name, 0) for each in steady) for name in ("cuts", "resumed"))
@@ -98,8 +103,9 @@ def _undisturbed(steady: Sequence[dict[str, Any]], watched: Seen, minutes: float
         ),
         Claim(
             "they are what a LiveStream in process gives, over kills and cuts",
-            f"{compared:.0f} s compared; {unlike} of {blocks} blocks unlike, {identical} identical; {apart:.1e} apart",
-            compared > 0 and not unlike,
+            f"{compared:.0f} s compared; {unlike} of {blocks} blocks unlike, {identical} identical; {apart:.1e} apart, "
+            f"{likeness:.0f} dB SNR",
+            compared > 0 and not unlike and likeness >= _LIKENESS,
         ),
         Claim("no block missing, twice or out of order", f"{gaps} gaps in {blocks} blocks", blocks > 0 and not gaps),
         Claim("cut connections are resumed", f"{cuts} cuts, {resumed} resumed", resumed >= cuts - 1),

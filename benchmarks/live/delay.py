@@ -63,8 +63,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--picture", type=Path, default=FOLDER / "delay.png")
     options = parser.parse_args()
     if options.quick:
-        options.minutes, options.clicks = 0.25, 6.0
-    return options
+        parser.set_defaults(minutes=0.25, clicks=6.0)
+    return parser.parse_args()
 
 
 def _config(options: argparse.Namespace) -> dict[str, Any]:

@@ -86,8 +86,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--most-wall", type=float, default=90.0, help="minutes after which it is stopped")
     options = parser.parse_args()
     if options.quick:
-        options.minutes, options.kill_every, options.cut_every, options.most_wall = 0.5, 10.0, 7.0, 2.0
-    return options
+        parser.set_defaults(minutes=0.5, kill_every=10.0, cut_every=7.0, most_wall=2.0)
+    return parser.parse_args()
 
 
 def _soak(service: Service, options: argparse.Namespace) -> tuple[Watched, list[Path], dict[str, Any]]:

@@ -33,7 +33,7 @@ from rocktop_ray.live.stream import LiveStream
 from rocktop_ray.protocols import TAKE_RATE
 from rocktop_ray.settings import ConvertSettings
 
-TOLERANCE = 1e-3
+TOLERANCE = 5e-3
 """Of full scale: streams computed together differ in their last digits, which move the phase of tones a little."""
 
 
@@ -51,6 +51,9 @@ class Account:
     identical: int = 0
     """Blocks that are the same to the bit."""
     apart: float = 0.0
+    signal: float = 0.0
+    noise: float = 0.0
+    """Energy of what was expected, and of the difference."""
     gaps: int = 0
     """Blocks that were not the next one."""
     flags: dict[str, int] = field(default_factory=dict)
@@ -166,6 +169,8 @@ def _compare(account: Account, expected: Array, heard: Array, rate: int) -> None
         return
     apart = float(np.abs(expected - heard).max())
     account.compared += len(expected) / rate
+    account.signal += float(np.sum(expected.astype(np.float64) ** 2))
+    account.noise += float(np.sum((expected.astype(np.float64) - heard) ** 2))
     account.identical += apart == 0
     account.unlike += not apart <= TOLERANCE
     account.apart = max(account.apart, apart)
