@@ -122,7 +122,7 @@ def _killed(crowd: dict[str, Any], watched: Seen, replicas: int) -> list[Claim]:
             "a killed replica costs a live stream at most one block",
             f"{len(watched.kills)} kills of one of {replicas}; blocks missed by stream and kill: {costs}; {others} at"
             " other times",
-            max(costs, default=0) <= 1,
+            max(costs, default=0) <= 1 and all(stream["answered"] for stream in crowd["drifters"]),
         )
     ]
 

@@ -118,8 +118,8 @@ def well_told(what: str, ending: str) -> bool:
     """Whether a connection ended as it should."""
     if "no connection" in ending:
         return True  # counted apart
-    if what == "vanishing":
-        return ending == "gone" or ending in {str(CloseCode.NO_CAPACITY.value)}
+    if what == "vanishing" and ending == "gone":
+        return True
     if what == "deaf" and ending == "held back":
         return True
     return ending.rsplit(": ", 1)[-1] in {str(code) for code in TOLD}

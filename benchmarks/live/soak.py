@@ -79,7 +79,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--drift", type=float, default=1e-3)
     parser.add_argument("--hostile", nargs="*", choices=HOSTILE, default=list(HOSTILE))
     parser.add_argument("--replicas", type=int, default=2)
-    parser.add_argument("--load", type=float, default=0.9, help="live.load: share of the time that may be promised")
+    parser.add_argument("--load", type=float, default=3.0, help="live.load: room for all, as this is not about it")
     parser.add_argument("--proxy", default="python")
     parser.add_argument("--voice", default="bundle")
     parser.add_argument("--pitch", help="live.pitch: extractor of a voice that is not exact")
