@@ -10,6 +10,7 @@ from rocktop_ray.features.content.whisper import WhisperEncoder
 from rocktop_ray.live.content import ContentWindow, NormState, _heard
 from rocktop_ray.live.state import pack, unpack
 from rocktop_ray.models import whisper_stream
+from rocktop_ray.models.fcpe import FCPE
 from rocktop_ray.models.whisper import WhisperConfig, WhisperEncoderNet
 
 
@@ -83,3 +84,35 @@ def test_units_come_out_normalised(encoder: WhisperEncoder) -> None:
     _, (units,) = window.step([window.begin()], heard[None], 20, 4)
     assert np.abs(units.mean(0)).max() < 1e-5
     assert np.abs(units.std(0) - 1).max() < 1e-3
+
+
+def test_several_streams_through_the_encoder_are_as_one_by_one(
+    encoder: WhisperEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of different ages: one has no context yet, one runs out of positions."""
+    monkeypatch.setattr(whisper_stream, "MAX_FRAMES", 40)
+    stream = encoder.stream(20)
+    assert stream is not None
+    states = []
+    for age in (0, 3, 8):
+        state = stream.begin()
+        for turn in range(age):
+            state, _ = stream.step(state, torch.from_numpy(audio(40)[turn * 320 :][: stream.needs + 6 * 320]), 4, 2)
+        states.append(state)
+    heard = torch.from_numpy(np.stack([audio(40)[at:][: stream.needs + 6 * 320] for at in (0, 500, 900)]))
+    for _ in range(4):
+        alone = [stream.step(state, each, 4, 2) for state, each in zip(states, heard, strict=True)]
+        states, together = stream.step_many(states, heard, 4, 2)
+        for (state, features), row, after in zip(alone, together, states, strict=True):
+            assert (features - row).abs().max() <= 1e-5
+            assert (state.position, state.known) == (after.position, after.known)
+            assert (state.keys - after.keys).abs().max() <= 1e-5
+
+
+def test_several_takes_through_fcpe_are_as_one_by_one() -> None:
+    torch.manual_seed(0)
+    network = FCPE(mels=8, dim=16, layers=2, bins=12).eval()
+    mels = torch.randn(3, 8, 34)
+    with torch.inference_mode():
+        for row, mel in zip(network.together(mels), mels, strict=True):
+            assert (row - network(mel)).abs().max() <= 1e-5
