@@ -32,7 +32,7 @@ class Case:
     def parts(self, which: str) -> list[tuple[Call, Part]]:
         """Sessions of all clients, ``dry`` or ``wet``."""
         found = [(call, getattr(call, which)) for call in self.calls]
-        return [(call, part) for call, part in found if part is not None and len(part.due)]
+        return [(call, part) for call, part in found if part is not None and len(part.due) and part.facts["started"]]
 
     def answers(self, which: str) -> list[float]:
         """Seconds of all blocks."""
@@ -122,7 +122,7 @@ def _delays(found: list[dict[str, Any]]) -> str:
             _three(one["click_to_ear_ms"]),
             sung,
             _three(one["sung_to_ear_ms"]),
-            "; ".join(one["errors"]) or "0",
+            f"{len(one['errors'])}: {one['errors'][0]:.60}" if one["errors"] else "0",
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
@@ -172,7 +172,7 @@ def picture(cases: Iterable[Case], block: float, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    shown = [case for case in cases if case.parts("wet")]
+    shown = [case for case in cases if np.isfinite(case.answers("wet")).any()]
     if not shown:
         return
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
