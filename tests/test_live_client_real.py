@@ -58,7 +58,7 @@ def test_the_route_answers_as_the_stream_itself_does(server: LiveServer, unbroke
     direct = LiveStream(tiny_converter(voice), ConvertSettings(key=1.0), rate=RATE)
     assert len(unbroken) == 2 * RATE + direct.delay
     made = [direct.feed(block) for block in cut(tone(2))[:50]]
-    assert np.abs(unbroken[: 50 * BLOCK] - np.concatenate(made)).max() < 1e-5
+    assert np.abs(unbroken[: 50 * BLOCK] - np.concatenate(made)).max() < 1e-4  # the project's tolerance for streams
     assert np.abs(unbroken).max() > 0.01
 
 
