@@ -13,7 +13,6 @@ from stand_ins import LevelEncoder
 
 from rocktop_ray.errors import ModelMissingError
 from rocktop_ray.features.index import RetrievalIndex
-from rocktop_ray.live.calibrate import HopSeconds, calibrate
 from rocktop_ray.live.converter import LiveConverter, LiveLayout
 from rocktop_ray.live.entrance import Entrance
 from rocktop_ray.live.parts import LiveParts
@@ -203,11 +202,3 @@ def test_the_converted_comes_at_exactly_the_delay(rate: int) -> None:
     alike = [np.corrcoef(loud[middle.start + lag : middle.stop + lag], wanted)[0, 1] for lag in lags]
     assert max(alike) > 0.95
     assert abs(lags[int(np.argmax(alike))]) <= rate // 2_000
-
-
-def test_what_hops_cost_is_measured() -> None:
-    cost = calibrate(converter(4), (1, 3), hops=3)
-    assert cost.hop == 0.04
-    assert cost.fixed + cost.each > 0
-    assert HopSeconds(0.01, 0.005, 0.04).streams() == 6
-    assert HopSeconds(0.05, 0.005, 0.04).streams() == 0

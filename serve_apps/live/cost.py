@@ -1,7 +1,7 @@
 """What the hops of a voice cost in this process, measured as they will be computed.
 
-That is: streams at a client's rate, in the computing thread, with a pause before each hop. Hops back to back (see
-``rocktop_ray.live.calibrate``) find their weights still in the processor's caches and take two thirds of the time.
+That is: streams at a client's rate, in the computing thread, with a pause before each hop. Hops back to back find
+their weights still in the processor's caches and take two thirds of the time.
 """
 
 from __future__ import annotations
