@@ -155,7 +155,7 @@ class LiveConfig(_Section):
     """Share of the time that may be promised to sessions with deadlines. Above 1, deadlines will be missed."""
     slack_ms: Annotated[float, Field(ge=0, le=1000)] = 20.0
     """How late a block may be answered after the next one was due, before the take itself goes out in its place."""
-    resume_seconds: Annotated[float, Field(ge=0, le=3600)] = 30.0
+    resume_seconds: Annotated[float, Field(ge=0, le=3600)] = 60.0
     """How long a session waits for a client whose connection was lost."""
     parked: Count = 64
     """Sessions whose state is kept for that, at most; the oldest goes first."""
