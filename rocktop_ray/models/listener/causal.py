@@ -6,6 +6,8 @@ row, so streaming equals the whole for every block size, up to the rounding of s
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,6 +15,17 @@ from torch.nn import functional as F
 _FEW = 64
 """Rows up to which products and sums are faster than a convolution's set-up."""
 _PART = 256
+
+
+class _Settled(NamedTuple):
+    """A block's weights as few rows want them: inputs first, else each product would turn them round anew."""
+
+    taps: Tensor
+    bias: Tensor
+    widen: Tensor
+    narrow: Tensor
+    widen_bias: Tensor
+    narrow_bias: Tensor
 
 
 class CausalBlock(nn.Module):
@@ -35,11 +48,14 @@ class CausalBlock(nn.Module):
         self.widen = nn.Linear(width, width * expansion)
         self.narrow = nn.Linear(width * expansion, width)
         self.scale = nn.Parameter(torch.full((width,), 0.2))
-        self._taps: Tensor | None = None
+        self._settled: _Settled | None = None
 
     def settle(self) -> None:
         """Get ready for short blocks; the weights may not change from here on."""
-        self._taps = self.depthwise.weight.detach()[:, 0, 0].T.contiguous()
+        turned = [layer.weight.detach().T.contiguous() for layer in (self.widen, self.narrow)]
+        bias = [layer.bias.detach() for layer in (self.widen, self.narrow)]
+        taps = self.depthwise.weight.detach()[:, 0, 0].T.contiguous()
+        self._settled = _Settled(taps, self.get_parameter("depthwise.bias").detach(), *turned, *bias)
 
     def begin(self) -> Tensor:
         """What the block remembers before the first row, ``[reach, width]``."""
@@ -49,20 +65,30 @@ class CausalBlock(nn.Module):
         """Remembered ``[batch, reach, width]``, rows ``[batch, n, width]`` -> remembered, rows."""
         rows = x.shape[1]
         joined = torch.cat([held, x], 1)
-        y = self.narrow(F.gelu(self.widen(self.norm(self._filtered(joined, rows)))))
+        y = self._shaped(self.norm(self._filtered(joined, rows)))
         past = joined[:, self.reach - self.delay :][:, :rows]
         return joined[:, rows:], torch.addcmul(past, self.scale, y)
 
     def _filtered(self, joined: Tensor, rows: int) -> Tensor:
         """The depthwise convolution: ``[batch, reach + rows, width]`` -> ``[batch, rows, width]``."""
         batch, _, width = joined.shape
-        if self._taps is None or batch * rows > _FEW:
+        settled = self._settled
+        if settled is None or batch * rows > _FEW:
             # In two dimensions: for a depthwise convolution in one, there is no fast path.
             made: Tensor = self.depthwise(joined.transpose(1, 2)[:, :, None])[:, :, 0].transpose(1, 2)
             return made
         kernel, dilation = self.depthwise.kernel_size[1], self.depthwise.dilation[1]
         heard = joined.as_strided((batch, rows, kernel, width), (joined.stride(0), width, dilation * width, 1))
-        return torch.sum(heard * self._taps, 2) + self.get_parameter("depthwise.bias")
+        return torch.sum(heard * settled.taps, 2) + settled.bias
+
+    def _shaped(self, x: Tensor) -> Tensor:
+        """The perceptron: ``[batch, rows, width]`` -> as much."""
+        settled = self._settled
+        if settled is None or x.shape[0] * x.shape[1] > _FEW:
+            made: Tensor = self.narrow(F.gelu(self.widen(x)))
+            return made
+        wide = F.gelu(torch.addmm(settled.widen_bias, x.flatten(0, 1), settled.widen))
+        return torch.addmm(settled.narrow_bias, wide, settled.narrow).view(x.shape)
 
 
 class CausalStack(nn.Module):
