@@ -21,9 +21,9 @@ from serve_apps.live.concealment import Joiner
 from serve_apps.live.parking import Head, Save, Totals, shortly
 from serve_apps.live.tape import Block, Cut, How, Tape
 
-SAVE_PIECES = 5
+SAVE_PIECES = 2
 """Pieces after which the engine's state is asked for..."""
-SAVE_SECONDS = 0.2
+SAVE_SECONDS = 0.08
 """...if they are so long together..."""
 SAVE_SURELY = 1.0
 """...and always when they are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -21,6 +22,8 @@ from serve_apps.observe.metrics import Metrics
 from serve_apps.orders import VoiceRef
 
 _MOST_REFS = 1000
+_DOUBT_SECONDS = 10.0
+"""Between two measurements of a voice that seems too dear."""
 
 
 class Voices(Protocol):
@@ -45,7 +48,7 @@ class LocalEngine:
         self._kept = KeptStreams(self._config.kept)
         self._files = ThreadPoolExecutor(2, "live-files")
         self._refs: OrderedDict[str, VoiceRef] = OrderedDict()
-        self._costs: dict[str, asyncio.Task[HopCost]] = {}
+        self._costs: dict[str, tuple[asyncio.Task[HopCost], float]] = {}
 
     async def open(self, voice: VoiceRef, rate: int, multiple: int, settings: ConvertSettings) -> StreamFacts:
         """See ``engine.LiveEngine``."""
@@ -107,14 +110,21 @@ class LocalEngine:
         return voice
 
     async def _cost(self, ref: VoiceRef, voice: LiveVoice) -> HopCost:
-        """Measured once, between the turns of others."""
-        measuring = self._costs.get(ref.id)
-        if measuring is None or (measuring.done() and (measuring.cancelled() or measuring.exception())):
+        """Measured once, between the turns of others; anew, now and then, where nobody could be let in."""
+        measuring, at = self._costs.get(ref.id, (None, 0.0))
+        if measuring is None or (measuring.done() and self._doubtful(measuring, at)):
             measuring = asyncio.create_task(hop_cost(ref.id, voice, self._batcher))
-            self._costs[ref.id] = measuring
+            self._costs[ref.id] = measuring, time.monotonic()
             while len(self._costs) > _MOST_REFS:
                 del self._costs[next(iter(self._costs))]
         return await asyncio.shield(measuring)
+
+    def _doubtful(self, measured: asyncio.Task[HopCost], at: float) -> bool:
+        """Whether it failed; or says that this machine cannot follow, which may have been busy just then."""
+        if measured.cancelled() or measured.exception():
+            return True
+        cost = measured.result()
+        return cost.fixed + cost.each > self._config.load * cost.hop and time.monotonic() - at > _DOUBT_SECONDS
 
 
 def _slice(stream: LiveStream) -> int:
