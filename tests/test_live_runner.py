@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -16,24 +15,15 @@ from live_parts import HOP, LATE, RATE, Client, GainEngine, Pipe, Stage, flagged
 
 from rocktop_ray.errors import (
     BusyError,
-    ProtocolError,
     SessionGoneError,
     SettingsError,
     StageLostError,
-    StreamStateError,
 )
 from rocktop_ray.live import protocol
 from rocktop_ray.live.protocol import Audio, CloseCode, Flags, Start
-from rocktop_ray.settings import ConvertSettings
 from serve_apps.config import LiveConfig
-from serve_apps.live.clock import Budget, LiveClock
-from serve_apps.live.concealment import Joiner, predict
-from serve_apps.live.course import fresh_save
 from serve_apps.live.desk import LocalDesk
 from serve_apps.live.endings import close_code
-from serve_apps.live.parking import Head, Totals, pack_save, unpack_save
-from serve_apps.live.tape import Block, How
-from serve_apps.orders import VoiceRef
 
 START = Start("anna", RATE, "f32", HOP, "free")
 LIVE = replace(START, pace="live")
@@ -428,92 +418,3 @@ def test_who_finds_no_place_is_told_when_to_come_back() -> None:
             await Client(stage, sung(1), [HOP], replace(START, settings={"key": 99})).connect()
 
     run(work)
-
-
-# parts
-
-
-@settings(max_examples=20, deadline=None)
-@given(data=st.data())
-def test_what_is_parked_comes_back_the_same(data: st.DataObject) -> None:
-    lengths = st.lists(st.integers(1, 50), max_size=6)
-    noise = np.random.default_rng(data.draw(st.integers(0, 99)))
-
-    def samples(length: int) -> np.ndarray:
-        return noise.normal(size=length).astype(np.float32)
-
-    how = How(VoiceRef("anna@1", "anna"), ConvertSettings(key=2))
-    other = replace(how, bypass=True)
-    head = Head("s", data.draw(st.none() | st.text(max_size=5)), RATE, "s16", 80, 80, "live")
-    save = replace(
-        fresh_save(head, how, {"key": 2}, 9),
-        state=data.draw(st.none() | st.binary(max_size=90)),
-        outputs=tuple(Audio(n, 7, samples(size), Flags.LATE) for n, size in enumerate(data.draw(lengths))),
-        totals=Totals(4, 3, 2, 1),
-        heard=samples(30),
-        made=1.5e9,  # the length of what is packed must not depend on the clock
-        seq=5,
-        at=123,
-    )
-    position, blocks = save.at, []
-    for n, size in enumerate(data.draw(lengths)):
-        blocks.append(Block(save.seq + n, position, samples(size), data.draw(st.sampled_from([how, other]))))
-        position += size
-    save = replace(save, blocks=tuple(blocks))
-    packed = pack_save(save)
-    again = unpack_save(packed)
-    assert pack_save(again) == packed
-    assert (again.head, again.how, again.asked, again.totals) == (save.head, save.how, save.asked, save.totals)
-    assert again.outputs == save.outputs and [block.how for block in again.blocks] == [block.how for block in blocks]
-    cut = data.draw(st.integers(0, len(packed) - 1))
-    with pytest.raises(StreamStateError):
-        unpack_save(packed[:cut])
-    spoiled = bytearray(packed)
-    spoiled[cut] ^= data.draw(st.integers(1, 255))
-    with contextlib.suppress(StreamStateError):
-        unpack_save(bytes(spoiled))
-
-
-@pytest.mark.parametrize("rate", [8000, 44_100, 192_000])
-def test_what_was_heard_is_continued_without_a_step(rate: int) -> None:
-    at = np.arange(rate // 10) / rate
-    wave = sum(0.3 / n * np.sin(2 * np.pi * 310 * n * at + n) for n in range(1, 5)).astype(np.float32)
-    known = len(wave) // 2
-    guess = predict(wave[:known][-round(0.03 * rate) :], round(0.005 * rate), 64)
-    joined = np.concatenate([wave[:known], guess])
-    assert np.abs(np.diff(joined)).max() <= 1.5 * np.abs(np.diff(wave)).max()
-    assert np.abs(guess).max() <= np.abs(wave).max()
-    assert rate > 8000 or np.abs(guess - wave[known : known + len(guess)]).max() < 0.2
-    assert not predict(np.zeros(2000, np.float32), 5, 64).any() and not predict(wave[:3], 5, 64).any()
-
-
-def test_the_joiner_does_not_care_how_the_stream_is_cut() -> None:
-    wave, take = sung(0.2), sung(0.3)[800:]
-    whole, parts = Joiner(RATE), Joiner(RATE)
-    expected = np.concatenate(
-        [whole.converted(wave[:600], take[:600]), whole.missing(take[600:900]), whole.converted(wave[900:], take[900:])]
-    )
-    found = [parts.converted(wave[:600], take[:600])]
-    found += [parts.missing(take[n : n + 300]) for n in (600,)]
-    found += [parts.converted(wave[n : n + 7], take[n : n + 7]) for n in range(900, len(wave), 7)]
-    assert np.allclose(np.concatenate(found), expected, atol=1e-6)
-    assert np.array_equal(expected[640:900], take[640:900]) and np.array_equal(expected[940:], wave[940:])
-
-
-def test_deadlines_and_real_time() -> None:
-    clock = LiveClock(1000, slack=0.02, credit=0.5)
-    assert clock.due(5.0, 40, 0, 40) == pytest.approx(5.06)
-    assert clock.due(5.0, 10, 30, 40) == pytest.approx(5.09)
-    assert clock.due(5.0, 10, 0, 10) == pytest.approx(5.09), "answers go out in order"
-    assert all(clock.ahead(at / 25, 40) == 0 for at in range(10_000)), "a clock as ours"
-    drifting = LiveClock(1000, 0.02, 0.5)
-    assert all(drifting.ahead(at / 25.3, 40) == 0 for at in range(10_000)), "one that is 1.2 % fast"
-    fast = LiveClock(1000, 0.02, 0.5)
-    assert max(fast.ahead(at / 50, 40) for at in range(200)) > 1
-    budget = Budget(10, 20)
-    assert sum(budget.take(1.0) for _ in range(50)) == 20 and budget.take(1.2)
-
-
-def test_codes_of_endings() -> None:
-    assert close_code(ProtocolError("x")) == 4400 and close_code(StageLostError("x")) == 4503
-    assert close_code(ValueError("x")) == 4500 and close_code(StreamStateError("x")) == 4410
