@@ -47,6 +47,7 @@ export class RecorderPanel {
         "aria-label": "Input level",
         "aria-valuemin": String(LOW_DB),
         "aria-valuemax": "0",
+        "aria-valuenow": String(LOW_DB), // a meter must have a value before the first level comes
       },
       el("i"),
       el("u"),
