@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from rocktop_ray.features.index import RetrievalIndex
+from rocktop_ray.models.listener.causal import CausalBlock
 from rocktop_ray.models.listener.network import ListenerConfig, ListenerNet, melody
 from rocktop_ray.models.singer.live_net import LiveConfig, LiveFrameNet
 from rocktop_ray.models.singer.network import REFERENCE_HZ, ConvBlock, SingerNet
@@ -61,6 +62,27 @@ def warm_start(student: LiveFrameNet, teacher: SingerNet) -> None:
             block.widen.bias.copy_(old.widen.bias[kept])
             block.narrow.weight.copy_(old.narrow.weight[:, kept])
             block.narrow.bias.copy_(old.narrow.bias)
+
+
+def go_on_from(student: LiveFrameNet, run: Path) -> None:
+    """Begin with the averaged weights of an earlier student, whose blocks may have heard further ahead.
+
+    Taps for frames that are no longer heard are added to the newest that is.
+    """
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    student.load_state_dict(state["average"])
+    given = (*state["about"]["config"]["delays"], *(0 for _ in student.stack.blocks))
+    for block, delay in zip(student.stack.blocks, given, strict=False):
+        assert isinstance(block, CausalBlock)
+        later, step = delay - block.delay, block.depthwise.dilation[1]
+        if later:
+            assert later > 0 and later % step == 0, "a block can only learn to hear less far ahead"
+            with torch.no_grad():
+                taps = block.depthwise.weight.clone()
+                kept = torch.zeros_like(taps)
+                kept[..., later // step :] = taps[..., : -later // step]
+                kept[..., -1] += taps[..., -later // step :].sum(-1)
+                block.depthwise.weight.copy_(kept)
 
 
 class Retrieval:
@@ -115,6 +137,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=290)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--own-units", type=float, default=0.8, help="share of crops with the listener's units")
+    parser.add_argument("--start", type=Path, help="run folder of a student whose weights to begin with")
     parser.add_argument("--seed", type=int, default=2)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -128,7 +151,10 @@ def main() -> None:
         content_dim=sizes.content_dim, speakers=sizes.speakers, core_dim=sizes.core_dim, high_bands=sizes.high_bands
     )
     student = LiveFrameNet(config)
-    warm_start(student, teacher)
+    if given.start:
+        go_on_from(student, given.start)
+    else:
+        warm_start(student, teacher)
     for frozen in (student.high, student.speaker):
         frozen.requires_grad_(False)
     retrieval = Retrieval(given.voice.with_suffix(".index"))

@@ -29,7 +29,7 @@ class LiveConfig:
     expansion: int = 2
     kernel: int = 7
     dilations: tuple[int, ...] = (1, 1, 2, 4, 4, 1)
-    delays: tuple[int, ...] = (1, 1)
+    delays: tuple[int, ...] = (1,)
     """Frames that the first blocks hear ahead, each."""
     speakers: int = 1
     core_dim: int = 112
