@@ -12,6 +12,7 @@ from serve_apps.graph import ConverterReplica
 from serve_apps.ingress import GatewayReplica
 from serve_apps.jobs.deployment import STAGE as JOBS_STAGE
 from serve_apps.jobs.deployment import JobsReplica
+from serve_apps.live.ears import EarsReplica
 from serve_apps.live.replica import DESK_STAGE, DeskReplica, LiveReplica
 from serve_apps.stage_replicas import AcousticReplica, ContentReplica, PitchReplica, VocoderReplica
 
@@ -29,7 +30,10 @@ def build_app(config: ServeConfig) -> Application:
 
 def build_live(config: ServeConfig) -> tuple[Application, Application]:
     """Who computes for live sessions, and who lets them in: what ``live.remote`` speaks with."""
-    live = placed(LiveReplica, "Live", config.live.stage).bind(config)
+    ears = None
+    if config.placement == "split":
+        ears = placed(EarsReplica, "LiveEars", config.live.ears.stage).bind(config)
+    live = placed(LiveReplica, "Live", config.live.stage).bind(config, ears)
     return live, placed(DeskReplica, "LiveDesk", DESK_STAGE).bind(config)
 
 

@@ -126,6 +126,26 @@ class LayoutConfig(_Section):
     """The same for the acoustic model."""
 
 
+class EarsConfig(_Section):
+    """Who hears for live streams where ``placement`` is ``split``."""
+
+    replicas: Count = 2
+    """Processes that hear: as many as ``live.replicas``, or sessions wait for each other."""
+    cpus: Share = 0.3
+    """CPU share that Ray reserves for a replica."""
+    labels: dict[str, str] = {}
+    """Labels that a node must have."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Torch threads per replica. The same as ``live.threads`` gives the same samples as fused, to the bit."""
+
+    @property
+    def stage(self) -> StageConfig:
+        """How the replicas are placed; see ``LiveConfig.stage``."""
+        return StageConfig(
+            replicas=self.replicas, cpus=self.cpus, labels=self.labels, concurrency=10_000, surge_percent=100
+        )
+
+
 class LiveConfig(_Section):
     """Live sessions (``/v1/stream``): see docs/live-serve.md."""
 
@@ -137,6 +157,8 @@ class LiveConfig(_Section):
     """Labels that a node must have."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Torch threads per replica. Hops are so short that more gain little."""
+    ears: EarsConfig = EarsConfig()
+    """With ``placement: split``; else each replica hears for itself."""
     pitch: str | None = None
     """Pitch extractor of voices that are not exact; None leaves the choice to the voice."""
     layout: LayoutConfig = LayoutConfig()

@@ -131,6 +131,8 @@ def _reserved(config: ServeConfig) -> float:
     if config.placement == "split":
         stages += [config.content, config.pitch, config.acoustic, config.vocoder]
     live = 2 * config.live.cpus * config.live.replicas  # an update starts new ones beside the old
+    if config.placement == "split":
+        live += 2 * config.live.ears.cpus * config.live.ears.replicas
     return sum(stage.cpus * stage.most_replicas for stage in stages) + live + 1
 
 

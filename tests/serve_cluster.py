@@ -81,7 +81,7 @@ def small_config(home: Path, **changes: object) -> ServeConfig:
             "converter": {"cpus": 0.01, "concurrency": 8},
             **dict.fromkeys(("content", "pitch", "acoustic", "vocoder"), tiny),
             "voices": {"preload": []},
-            "live": {"replicas": 1, "cpus": 0.01, "preload": []},
+            "live": {"replicas": 1, "cpus": 0.01, "preload": [], "ears": {"replicas": 1, "cpus": 0.01}},
             **changes,
         }
     )

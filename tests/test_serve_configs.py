@@ -64,7 +64,7 @@ def test_the_builder_names_and_places_the_deployments(placement: str) -> None:
             "converter": {"replicas": 2, "max_replicas": 5, "gpus": 0.5, "concurrency": 7, "target_ongoing": 3},
             "content": {"labels": {"ray.io/accelerator-type": "A100"}},
             "limits": {"queued": 9},
-            "live": {"replicas": 2},
+            "live": {"replicas": 2, "ears": {"replicas": 3, "labels": {"ears": "yes"}}},
         }
     )
     found = {}
@@ -75,7 +75,7 @@ def test_the_builder_names_and_places_the_deployments(placement: str) -> None:
         arguments = list(deployment.init_args)
         arguments += [value for item in arguments if isinstance(item, dict) for value in item.values()]
         pending += [value for value in arguments if type(value).__name__ == "Application"]
-    stages = {"ContentEncoder", "PitchExtractor", "AcousticModel", "Vocoder"}
+    stages = {"ContentEncoder", "PitchExtractor", "AcousticModel", "Vocoder", "LiveEars"}
     always = {"Gateway", "Jobs", "Converter", "Live", "LiveDesk"}
     assert set(found) == always | (stages if placement == "split" else set())
     live = found["Live"]
@@ -90,6 +90,8 @@ def test_the_builder_names_and_places_the_deployments(placement: str) -> None:
     if placement == "split":
         labels = found["ContentEncoder"].ray_actor_options["label_selector"]
         assert labels == {"ray.io/accelerator-type": "A100"}
+        ears = found["LiveEars"]
+        assert ears.num_replicas == 3 and ears.ray_actor_options["label_selector"] == {"ears": "yes"}
     assert computing_replicas(config) == (5 if placement == "fused" else 4)
 
 

@@ -15,7 +15,7 @@ from rocktop_ray.conversion import blend_protected
 from rocktop_ray.convert import Converter
 from rocktop_ray.errors import SettingsError
 from rocktop_ray.live.acoustic import AcousticState, Draws, acoustic_stream
-from rocktop_ray.live.ears import Ears, EarsState, ListenerEars
+from rocktop_ray.live.ears import Ears, EarsState
 from rocktop_ray.live.entrance import Entrance, EntranceState
 from rocktop_ray.live.layout import FIRST_ROW, TAKE_FRAME, LiveLayout
 from rocktop_ray.live.loudness import LoudnessState, begin_loudness, mix_loudness
@@ -94,8 +94,8 @@ class LiveConverter:
         self.hop = self.layout.hop * TAKE_FRAME
         """Samples at 48 kHz of a hop."""
         self.parts_exact = {
-            "content": isinstance(self._ears, ListenerEars),
-            "pitch": isinstance(self._ears, ListenerEars),
+            "content": self._ears.exact,
+            "pitch": self._ears.exact,
             "acoustic": parts.live_net is not None,
             "vocoder": True,
         }

@@ -38,6 +38,8 @@ class Ears(Protocol):
     """Samples at 16 kHz before the new ones that ``step`` must be given."""
     warming: int
     """Frames to hear, after a gap in the audio, until what comes out is worth hearing."""
+    exact: bool
+    """Whether every frame is heard once, as it would be in a whole; otherwise over windows."""
     same: tuple[object, ...]
     """Ears of which this is equal can go on from each other's states."""
 
@@ -64,6 +66,7 @@ class WindowEars:
         self._melody = None if extractor is None else MelodyWindow(extractor)
         self._before = max(self._content.needs, layout.pitch_left * FRAME)
         self.lag, self.needs, self.warming = layout.ahead, self._before + layout.ahead * FRAME, 0
+        self.exact = False
         self.same: tuple[object, ...] = (encoder, extractor, layout)
 
     def begin(self) -> EarsState:
@@ -95,6 +98,7 @@ class ListenerEars:
     def __init__(self, listener: ListenerStream) -> None:
         self._listener = listener
         self.lag, self.needs, self.warming = listener.lag, 0, 20
+        self.exact = True
         self.same: tuple[object, ...] = (listener,)
 
     def begin(self) -> EarsState:

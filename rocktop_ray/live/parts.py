@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rocktop_ray.convert import Converter
@@ -29,6 +30,7 @@ class LiveParts:
         extractor: the pitch extractor; None where a listener hears, or for a voice without F0.
         listener: hears units and F0 in place of both.
         live_net: the acoustic model in place of the voice's own.
+        elsewhere: hears in place of all of them, in another process.
     """
 
     voice: VoiceModel
@@ -37,6 +39,7 @@ class LiveParts:
     extractor: PitchExtractor | None = None
     listener: ListenerStream | None = None
     live_net: LiveNet | None = None
+    elsewhere: Ears | None = None
 
     @classmethod
     def of(cls, parts: LiveParts | Converter) -> LiveParts:
@@ -47,6 +50,8 @@ class LiveParts:
 
     def ears(self, layout: LiveLayout) -> Ears:
         """Who hears. Raises ModelMissingError if nobody does."""
+        if self.elsewhere is not None:
+            return self.elsewhere
         if self.listener is not None:
             return ListenerEars(self.listener)
         if self.encoder is None:
@@ -54,12 +59,15 @@ class LiveParts:
         return WindowEars(self.encoder, self.extractor if self.voice.spec.uses_f0 else None, layout)
 
 
-def exact_parts(voice: Voice) -> LiveParts | None:
+def exact_parts(voice: Voice, elsewhere: Callable[[], Ears] | None = None) -> LiveParts | None:
     """A voice with students of its own, which need no other models; None for a voice that has none.
 
-    Today that is the bundle. Raises VoiceFormatError for students that cannot be read.
+    Today that is the bundle. elsewhere: opens the ears in place of the listener. Raises VoiceFormatError for students
+    that cannot be read, and what ``elsewhere`` raises.
     """
     model = voice.model
     if voice.name != BUNDLE or not isinstance(model, SingerVoice) or not (FOLDER / "live_net.safetensors").is_file():
         return None
+    if elsewhere is not None:
+        return LiveParts(model, voice.index, live_net=open_live_net(), elsewhere=elsewhere())
     return LiveParts(model, voice.index, listener=open_listener(), live_net=open_live_net())

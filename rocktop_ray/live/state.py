@@ -30,11 +30,11 @@ _MOST_NUMBER = 2**53
 def pack(state: object) -> bytes:
     """The state as bytes: a line that names the format, the leaves as JSON, then the arrays' values."""
     header: list[Any] = []
-    values: list[bytes] = []
+    values: list[bytes | memoryview] = []
     for leaf in _leaves(state):
         if isinstance(leaf, np.ndarray):
             header.append({"type": leaf.dtype.str, "shape": leaf.shape})
-            values.append(np.ascontiguousarray(leaf).tobytes())
+            values.append(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
         else:
             header.append(leaf)
     text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
@@ -66,7 +66,7 @@ def unpack(data: bytes, like: State) -> State:
             end = start + leaf.nbytes
             if end > len(data):
                 raise StreamStateError("the state of the stream is cut short")
-            array = np.frombuffer(data[start:end], leaf.dtype).reshape(leaf.shape).copy()
+            array = np.frombuffer(data, leaf.dtype, leaf.size, start).reshape(leaf.shape).copy()
             if leaf.dtype.kind == "f" and not np.isfinite(array).all():
                 raise StreamStateError("the state of the stream holds values that are not numbers")
             leaves.append(array)

@@ -18,7 +18,8 @@ from rocktop_ray.errors import StageLostError
 TOKEN_BYTES = 32
 MOST_BYTES = 256 << 20
 BUFFER_BYTES = 1 << 22
-_HEAD = struct.Struct("<IQ")
+HEAD = struct.Struct("<IQ")
+"""Length and number."""
 
 
 class FrameReader:
@@ -33,7 +34,7 @@ class FrameReader:
 
     async def read(self) -> tuple[int, Any]:
         """The next frame: its number and value. Only of a connection that was admitted."""
-        size, number = _HEAD.unpack(await self._exactly(_HEAD.size))
+        size, number = HEAD.unpack(await self._exactly(HEAD.size))
         if size > MOST_BYTES:
             raise EOFError
         return number, pickle.loads(await self._exactly(size))  # noqa: S301 - from a process that shows our token
@@ -45,11 +46,16 @@ class FrameReader:
             raise EOFError from error
 
 
+def frame(number: int, value: Any) -> tuple[bytes, bytes]:
+    """A frame as bytes: its head and its value."""
+    data = pickle.dumps(value, protocol=5)
+    return HEAD.pack(len(data), number), data
+
+
 def write_frame(to: asyncio.StreamWriter, number: int, value: Any) -> None:
     """Queue a frame. Nothing happens where the other has gone: the reader notices."""
-    data = pickle.dumps(value, protocol=5)
-    to.write(_HEAD.pack(len(data), number))
-    to.write(data)
+    for part in frame(number, value):
+        to.write(part)
 
 
 def lost(who: str) -> StageLostError:

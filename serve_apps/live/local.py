@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -41,8 +42,16 @@ class Voices(Protocol):
 class LocalEngine:
     """Implements ``engine.LiveEngine``. All but opening and computing happens on the caller's event loop."""
 
-    def __init__(self, voices: Voices, config: LiveConfig | None = None, *, name: str = "here") -> None:
-        """name: what ``Fed.replica`` says."""
+    def __init__(
+        self,
+        voices: Voices,
+        config: LiveConfig | None = None,
+        *,
+        name: str = "here",
+        closing: Callable[[], None] | None = None,
+    ) -> None:
+        """name: what ``Fed.replica`` says. closing: called by ``close`` when nothing is computed any more."""
+        self._closing = closing
         self._config, self._voices, self._name = config or LiveConfig(), voices, name
         self._batcher = Batcher(self._config.threads, self._config.batch, Metrics().live_turn)
         self._kept = KeptStreams(self._config.kept)
@@ -97,6 +106,8 @@ class LocalEngine:
     def close(self) -> None:
         """Stop the computing thread; what it had not done is cancelled."""
         self._batcher.close()
+        if self._closing is not None:
+            self._closing()
         self._files.shutdown(wait=False, cancel_futures=True)
 
     async def _opened(self, ref: VoiceRef) -> LiveVoice:

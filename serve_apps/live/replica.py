@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -19,6 +18,7 @@ from serve_apps.config import ServeConfig, StageConfig
 from serve_apps.jobs.remote import Refused
 from serve_apps.live.desk import LocalDesk
 from serve_apps.live.door import Address, Door
+from serve_apps.live.doorstep import LEAVE_SECONDS, answered, open_door
 from serve_apps.observe.logs import configure_logging
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 DESK_STAGE = StageConfig(cpus=0.05, concurrency=10_000)
 """How the desk is placed: always one."""
-LEAVE_SECONDS = 20.0
-"""How long a replica that is to stop answers sessions that are on their way elsewhere."""
 ENGINE_METHODS = frozenset({"open", "feed", "forget"})
 DESK_METHODS = frozenset({"admit", "renew", "leave", "park", "take"})
 _log = logging.getLogger(__name__)
@@ -37,13 +35,14 @@ _log = logging.getLogger(__name__)
 class LiveReplica:
     """Deployment ``Live``: a ``LocalEngine`` with a side door. Serve makes replicas inside their event loop."""
 
-    def __init__(self, config: ServeConfig) -> None:
+    def __init__(self, config: ServeConfig, ears: Any = None) -> None:
+        """ears: handle of the deployment ``LiveEars``; None for fused placement."""
         configure_logging()
-        self._config = config
+        self._config, self._ears = config, ears
         self._name = serve.get_replica_context().replica_id.unique_id
         self._loading: asyncio.Task[tuple[LocalEngine, VoiceShelf]] | None = None
         self._door = Door(self._name, self._answer)
-        self._opening = asyncio.get_running_loop().create_task(self._open_door())
+        self._opening = asyncio.get_running_loop().create_task(open_door(self._door))
         self._preloading = asyncio.get_running_loop().create_task(self._preload())
 
     async def where(self) -> Address | None:
@@ -74,15 +73,7 @@ class LiveReplica:
         if method not in ENGINE_METHODS:
             raise ValueError(f"an engine has no method {method!r}")
         engine, _ = await self._loaded()
-        try:
-            return await getattr(engine, method)(*args)
-        except RocktopError:
-            raise
-        except Exception as error:
-            _log.exception("a live call failed")
-            raise RocktopError(
-                "the live engine failed unexpectedly; the server's log says why", stage="live"
-            ) from error
+        return await answered(getattr(engine, method)(*args))
 
     async def _loaded(self) -> tuple[LocalEngine, VoiceShelf]:
         if self._loading is None or (self._loading.done() and self._loading.exception() is not None):
@@ -90,7 +81,7 @@ class LiveReplica:
         return await asyncio.shield(self._loading)
 
     async def _load(self) -> tuple[LocalEngine, VoiceShelf]:
-        return await asyncio.to_thread(build_engine, self._config, self._name)
+        return await asyncio.to_thread(build_engine, self._config, self._name, self._ears)
 
     async def _preload(self) -> None:
         """Open the configured voices in the background."""
@@ -106,27 +97,22 @@ class LiveReplica:
                     "voice not ready for streams", extra={"voice": name, "code": error.code, "reason": error.message}
                 )
 
-    async def _open_door(self) -> Address | None:
-        if os.environ.get("RAY_USE_TLS", "0") == "1":  # the side door would not be encrypted
-            return None
-        try:
-            return await self._door.open(ray.util.get_node_ip_address())
-        except OSError as error:
-            _log.warning("no side door: blocks go over Serve", extra={"reason": str(error)})
-            return None
 
+def build_engine(config: ServeConfig, name: str, ears: Any = None) -> tuple[LocalEngine, VoiceShelf]:
+    """The engine of a process, and where its voices come from. Streams have no form for a GPU: it computes here.
 
-def build_engine(config: ServeConfig, name: str) -> tuple[LocalEngine, VoiceShelf]:
-    """The engine of a process, and where its voices come from. Streams have no form for a GPU: it computes here."""
+    ears: handle of the deployment that hears for it; None: it hears itself.
+    """
     from actors.content import ContentActor
     from actors.live import LiveActor
     from actors.pitch import PitchActor
     from actors.threads import use_threads
     from rocktop_ray.live.layout import LiveLayout
+    from serve_apps.live.ears import lines_to
     from serve_apps.live.local import LocalEngine
     from serve_apps.replicas import open_voices
 
-    live = config.live
+    live, lines = config.live, None if ears is None else lines_to(ears)
     use_threads(live.threads)
     shelf, voices = open_voices(config.model_copy(update={"device": "cpu"}))
     actor = LiveActor(
@@ -137,8 +123,9 @@ def build_engine(config: ServeConfig, name: str) -> tuple[LocalEngine, VoiceShel
         windows=LiveLayout(**live.windows.model_dump()),
         extractor=live.pitch,
         most=config.voices.max_loaded,
+        elsewhere=lines,
     )
-    return LocalEngine(actor, live, name=name), shelf
+    return LocalEngine(actor, live, name=name, closing=None if lines is None else lines.close), shelf
 
 
 class DeskReplica:
@@ -146,8 +133,7 @@ class DeskReplica:
 
     def __init__(self, config: ServeConfig) -> None:
         configure_logging()
-        nodes = sum(1 for node in ray.nodes() if node["Alive"])
-        self._desk = LocalDesk(config.live, at_once=max(1, nodes * cores() // config.live.threads))
+        self._desk = LocalDesk(config.live, at_once=_at_once(config))
 
     async def call(self, method: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """What a method of the desk returns, or its error as ``Refused``."""
@@ -160,3 +146,10 @@ class DeskReplica:
 
     async def check_health(self) -> None:
         """Answers while the event loop runs; Serve replaces a replica that does not."""
+
+
+def _at_once(config: ServeConfig) -> int:
+    """Replicas of ``Live`` that have a core of their own, and ears of their own where those are elsewhere."""
+    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    most = max(1, nodes * cores() // config.live.threads)
+    return most if config.placement == "fused" else min(most, config.live.ears.replicas)

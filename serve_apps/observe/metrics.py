@@ -76,6 +76,16 @@ class Metrics:
         for wait in waited:
             self._to.observe("rocktop_live_wait_seconds", wait)
 
+    def live_ears(self, seconds: float, asked: int) -> None:
+        """What a turn waited for ears elsewhere, and how many of their replicas were asked."""
+        self._to.observe("rocktop_live_ears_seconds", seconds)
+        if asked > 1:
+            self._to.add("rocktop_live_ears_again_total")
+
+    def live_heard(self, seconds: float) -> None:
+        """What ears computed for one call."""
+        self._to.observe("rocktop_live_hearing_seconds", seconds)
+
     def live_house(self, load: float, live: int, free: int, parked: int, parked_bytes: int) -> None:
         """How full the desk is."""
         self._to.set("rocktop_live_load", load)
