@@ -184,6 +184,8 @@ def test_every_metric_of_the_table_can_be_told():
     metrics.answered("GET", "/v1/jobs/{id}", 200, 0.1, 10, 20)
     metrics.ongoing(1)
     metrics.live_turn(0.01, [0.002], 2)
+    metrics.live_ears(0.004, 2)
+    metrics.live_heard(0.003)
     metrics.live_house(0.5, 2, 1, 1, 1000)
     metrics.live_refused("load")
     metrics.live_sessions(3)
