@@ -55,7 +55,7 @@ class GainEngine:
         delay = LATE + hop - math.gcd(hop, multiple)
         return StreamFacts(delay, hop, True, ConvertSettings(), HopCost(voice.id, 1e-3, 1e-3, hop / rate))
 
-    async def feed(self, feed: Feed) -> Fed:
+    async def feed(self, feed: Feed, spare: Feed | None = None) -> Fed:
         self.feeds.append(feed)
         await asyncio.sleep(self.slow)
         if self.fails:
@@ -247,7 +247,7 @@ class Client:
                     wait = (self.cuts[self.next + 1] - first) / self.start.rate - (time.monotonic() - began)
             else:
                 while self.cuts[self.next + 1] - self.cuts[self.received + 1] > self.started.window * self.start.rate:
-                    assert await self.hear(5)
+                    assert await self.hear(60)
             self.send()
         return self
 
@@ -256,7 +256,7 @@ class Client:
         self.say(protocol.End())
         return await self.listen()
 
-    async def listen(self, seconds: float = 10) -> Client:
+    async def listen(self, seconds: float = 60) -> Client:
         """Hear all until the connection ends."""
         while await self.hear(seconds):
             pass

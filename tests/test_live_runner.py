@@ -35,7 +35,7 @@ def run(work: Callable[..., Awaitable[Any]], **limits: Any) -> Any:
     async def all_of_it() -> Any:
         return await work(Stage(GainEngine(), LocalDesk(LiveConfig(resume_seconds=5)), **limits))
 
-    return asyncio.run(asyncio.wait_for(all_of_it(), 60))
+    return asyncio.run(asyncio.wait_for(all_of_it(), 200))
 
 
 # exactness
@@ -82,7 +82,7 @@ def test_one_block_at_a_time_gets_its_answer() -> None:
         while client.next < client.blocks:
             client.send()
             while client.received < client.next - 1:
-                assert await client.hear(5)
+                assert await client.hear(60)
         await client.end()
         assert np.array_equal(client.stream, late_take(client.take, client.started.delay))
 
@@ -127,7 +127,7 @@ def test_changes_hold_from_the_block_that_is_told() -> None:
         client.say(protocol.Bypass(False))
         client.say(protocol.ChangeVoice("berta"))
         while len(client.of(protocol.Applied)) < 4:
-            assert await client.hear(5)
+            assert await client.hear(60)
         await (await client.sing()).end()
         to_12, on, off, berta = client.of(protocol.Applied)
         assert (to_12.seq, on.seq, off.seq) == (5, 10, 15) and berta.seq == 15
@@ -147,7 +147,7 @@ def test_what_cannot_be_is_refused_and_the_stream_goes_on() -> None:
             client.say(protocol.Change(wrong))
         client.say(protocol.ChangeVoice("nobody"))
         while client.codes().count("refused") < 3:  # of the two that take time, the newer one
-            assert await client.hear(5)
+            assert await client.hear(60)
         client.say(protocol.Change({"key": 12}))
         await (await client.sing()).end()
         assert np.array_equal(client.stream, 2 * late_take(client.take, client.started.delay))
@@ -271,7 +271,7 @@ def test_a_killed_gateway_costs_at_most_what_the_client_sends_again() -> None:
 
         await client.sing(30)
         while not client.of(protocol.Stats) or client.of(protocol.Stats)[-1].kept < 20:
-            assert await client.hear(5)
+            assert await client.hear(60)
         kept = client.of(protocol.Stats)[-1].kept
         await client.sing(40)
         stage.desk.park = never
@@ -292,7 +292,7 @@ def test_a_second_connection_takes_the_session_over() -> None:
         await client.sing(20)
         old = client.pipe
         while client.received < 19:
-            await client.hear(5)
+            await client.hear(60)
         await client.connect()
         await (await client.sing()).end()
         assert old.closed is not None and old.closed[0] == CloseCode.IN_USE
@@ -306,7 +306,7 @@ def test_strangers_do_not_get_a_session() -> None:
         client = await Client(stage, sung(1), [HOP], START).connect()
         await client.sing(10)
         while client.received < 9:
-            assert await client.hear(5)
+            assert await client.hear(60)
         client.pipe.vanish()
         await client.served
         for resume, owner in (
@@ -398,7 +398,7 @@ def test_a_client_in_no_hurry_is_not_read_from_while_too_much_waits() -> None:
         await client.end()
         assert np.array_equal(client.stream, late_take(client.take, client.started.delay))
         flood = await Client(stage, sung(30), [HOP], START).connect()
-        stage.engine.slow, flood.pipe.bytes = 0.2, 100 << 20
+        stage.engine.slow, flood.pipe.bytes = 0.2, 1 << 20
         while flood.next < flood.blocks:
             flood.send()
         await flood.listen()

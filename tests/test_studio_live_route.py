@@ -36,7 +36,7 @@ class Listening(LocalEngine):
         self.loudest = 0.0
         """Of what was converted."""
 
-    async def feed(self, feed: Feed) -> Fed:
+    async def feed(self, feed: Feed, spare: Feed | None = None) -> Fed:
         self.voices.add(feed.voice.name)
         self.keys |= {piece.settings.key for piece in feed.pieces}
         self.bypassed += sum(piece.bypass for piece in feed.pieces)

@@ -59,16 +59,16 @@ from rocktop_ray.live.messages import (
 # fmt: off
 __all__ = [
     "FORMATS", "HEADER", "LEAST_RATE", "MOST_BINARY", "MOST_BLOCK_SECONDS", "MOST_POSITION", "MOST_RATE", "MOST_REASON",
-    "MOST_SEQ", "MOST_TEXT", "PACES", "PATH", "TYPES", "VERSION", "Applied", "Audio", "Bypass", "Change", "ChangeVoice",
-    "ClientMessage", "CloseCode", "End", "Ended", "Flags", "Format", "Notice", "Pace", "Ping", "Pong", "Problem",
-    "Resume", "ServerMessage", "Spread", "Start", "Started", "Stats", "TextMessage", "Unknown", "close_reason", "pack",
-    "pack_audio", "parse_audio", "parse_client", "parse_server",
+    "MOST_SEQ", "MOST_TEXT", "PACES", "PATH", "SAMPLE_BYTES", "TYPES", "VERSION", "Applied", "Audio", "Bypass",
+    "Change", "ChangeVoice", "ClientMessage", "CloseCode", "End", "Ended", "Flags", "Format", "Notice", "Pace", "Ping",
+    "Pong", "Problem", "Resume", "ServerMessage", "Spread", "Start", "Started", "Stats", "TextMessage", "Unknown",
+    "close_reason", "pack", "pack_audio", "parse_audio", "parse_client", "parse_server",
 ]
 # fmt: on
 
 _AUDIO = 1
 _FLAGS = 15
-_BYTES = {"f32": 4, "s16": 2}
+SAMPLE_BYTES: dict[Format, int] = {"f32": 4, "s16": 2}
 _MOST_NAME = 256
 _MOST_SETTINGS = 32
 _HUGE = 1e15
@@ -113,7 +113,7 @@ def parse_audio(data: bytes, format: Format = "f32", rate: int = MOST_RATE) -> A
         raise ProtocolError(f"a block begins with 1, flags, 0, 0; got {data[:4].hex(' ')}")
     if position > MOST_POSITION:
         raise ProtocolError(f"positions reach to {MOST_POSITION}")
-    width = _BYTES[format]
+    width = SAMPLE_BYTES[format]
     count, rest = divmod(len(data) - HEADER.size, width)
     if rest:
         raise ProtocolError(f"{len(data) - HEADER.size} bytes are no whole number of {format} samples")

@@ -1,5 +1,5 @@
 """The course of one session, without waiting for anything: blocks in, pieces to the engine and back, answers out, and
-a save of it all every few pieces.
+a save of it all as often as is needed.
 """
 
 from __future__ import annotations
@@ -21,12 +21,10 @@ from serve_apps.live.concealment import Joiner
 from serve_apps.live.parking import Head, Save, Totals, shortly
 from serve_apps.live.tape import Block, Cut, How, Tape
 
-SAVE_PIECES = 2
-"""Pieces after which the engine's state is asked for..."""
-SAVE_SECONDS = 0.08
-"""...if they are so long together..."""
-SAVE_SURELY = 1.0
-"""...and always when they are."""
+LIVE_SAVE, FREE_SAVE = 0.03, 0.2
+"""Seconds of audio after which the engine's state is asked for: with every usual block where somebody listens, so that
+another process has no more to compute than the lost one had.
+"""
 _MOST_PIECES = 64
 _MOST_SECONDS = 1.0
 
@@ -121,13 +119,17 @@ class Course:
         if self.ending:
             return False
         end, next_one = batch[-1].end, batch[-1].index + 1
-        seconds = (end - self.save.fed) / self.head.rate
         coming = next((cut for cut in self.tape.cuts if cut.index == next_one), None)
-        return (
-            seconds >= SAVE_SURELY
-            or (next_one - self.save.index >= SAVE_PIECES and seconds >= SAVE_SECONDS)
-            or (coming is not None and coming.how.voice != batch[-1].how.voice)
-        )
+        if coming is not None and coming.how.voice != batch[-1].how.voice:
+            return True
+        return end - self.save.fed >= (LIVE_SAVE if self.head.live else FREE_SAVE) * self.head.rate
+
+    def before(self, batch: Sequence[Cut]) -> list[Cut] | None:
+        """The pieces between the save and a batch; None if they are many, or of another voice."""
+        most = batch[0].index - self.save.index
+        found = list(islice(self.tape.cuts, min(most, _MOST_PIECES)))
+        same = all(cut.how.voice == batch[0].how.voice for cut in found)
+        return found if same and len(found) == most else None
 
     def took(
         self, batch: Sequence[Cut], waves: Sequence[Array], state: bytes | None, rested: Sequence[bool]

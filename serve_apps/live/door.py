@@ -14,8 +14,8 @@ from rocktop_ray.errors import RocktopError
 from serve_apps.jobs.remote import Refused
 from serve_apps.live.frames import BUFFER_BYTES, TOKEN_BYTES, FrameReader, write_frame
 
-LEAVING = 0
-"""Number of the frame that tells that the replica is about to stop."""
+LEAVING, ADMITTED, PING = range(3)
+"""Numbers of frames that are no calls: the replica is about to stop; the token was the right one; a sign of life."""
 _GREETING_SECONDS = 5.0
 
 
@@ -65,9 +65,12 @@ class Door:
                     return
             quick(writer)
             self._writers.add(writer)
-            write_frame(writer, LEAVING + 1, None)
+            write_frame(writer, ADMITTED, None)
             while True:
                 number, value = await frames.read()
+                if number == PING:
+                    write_frame(writer, PING, None)
+                    continue
                 task = asyncio.create_task(self._reply(writer, number, value))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)

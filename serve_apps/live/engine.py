@@ -111,8 +111,11 @@ class LiveEngine(Protocol):
         """
         ...
 
-    async def feed(self, feed: Feed) -> Fed:
+    async def feed(self, feed: Feed, spare: Feed | None = None) -> Fed:
         """Compute. Pieces longer than the hop are cut, so that a long one holds up nobody for long.
+
+        spare: the same from a state on that is known, maybe with pieces before, for a process that has nothing of the
+        session: sent to another one where the first gives no sign of life. What comes back belongs to ``feed``.
 
         Cancelling is allowed; the state of the session is then lost, if the caller has none of before.
 

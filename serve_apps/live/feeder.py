@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rocktop_ray.errors import RocktopError, StageLostError, StateMissingError
 from serve_apps.live.course import Course
@@ -85,7 +86,7 @@ class Feeder:
         )
         try:
             async with asyncio.timeout(self._limits.hang):
-                fed = await self._engine.feed(feed)
+                fed = await self._engine.feed(feed, self._spare(feed, batch))
         except StateMissingError as error:
             if feed.state is not None or course.fed == course.save.index == 0:
                 await self._mourn(error)
@@ -102,6 +103,14 @@ class Feeder:
         self._recovered(feed, fed)
         course.answers.delay = fed.delay or course.answers.delay
         self._line.told(course.took(batch, fed.waves, fed.state, rested))
+
+    def _spare(self, feed: Feed, batch: Sequence[Cut]) -> Feed | None:
+        """The feed as another replica needs it; None where nobody waits for it."""
+        save, before = self._course.save, self._course.before(batch)
+        if not batch[0].hurry or before is None:
+            return None
+        missed = tuple(Piece(cut.samples, cut.how.settings, cut.how.bypass) for cut in before)
+        return replace(feed, seq=save.index, pieces=missed + feed.pieces, state=save.state)
 
     def _recovered(self, feed: Feed, fed: Fed) -> None:
         self._tally.fed(fed)

@@ -32,8 +32,8 @@ class LiveLimits:
     unread: float = 5.0
     """That the client may let its answers lie."""
     unread_bytes: int = 16 << 20
-    backlog: int = 64 << 20
-    """Bytes that may have come from a client that is not read from: not every server lets TCP hold it back."""
+    beyond: float = 20.0
+    """Of audio that may lie here of a client that is not read from: not every server lets TCP hold it back."""
     resume: float = 30.0
     """That a session waits for its client."""
     ahead: float = 2.0
@@ -48,6 +48,10 @@ class LiveLimits:
     def window_of(self, live: bool, block: float) -> float:
         """Seconds of audio that may wait for answers: two blocks at least, and live what may be late."""
         return max(self.window, 2 * block + self.slack) if live else max(self.free_window, 2 * block)
+
+    def backlog_of(self, bytes_per_second: int) -> float:
+        """Bytes that may lie here; headers are a small part of blocks of a sensible length."""
+        return 1.25 * self.beyond * bytes_per_second
 
     @classmethod
     def of(cls, config: LiveConfig) -> LiveLimits:

@@ -71,7 +71,7 @@ class LocalEngine:
             cost=await self._cost(voice, opened),
         )
 
-    async def feed(self, feed: Feed) -> Fed:
+    async def feed(self, feed: Feed, spare: Feed | None = None) -> Fed:
         """See ``engine.LiveEngine``."""
         if not feed.pieces or any(not len(piece.samples) for piece in feed.pieces):
             raise AudioError("a feed has at least one piece, and a piece at least one sample")

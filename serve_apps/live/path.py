@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import time
 from typing import Any
 
 from serve_apps.jobs.remote import Refused
-from serve_apps.live.door import LEAVING, Address, quick
+from serve_apps.live.door import LEAVING, PING, Address, quick
 from serve_apps.live.frames import BUFFER_BYTES, FrameReader, lost, write_frame
+from serve_apps.live.pulse import Pulse
 
 _OPEN_SECONDS = 2.0
 _WHO = "the process that computes this stream"
@@ -26,8 +28,10 @@ class Path:
         """Ids of those that were opened over this path."""
         self.opening: set[str] = set()
         self._reader, self._writer = reader, writer
-        self._numbers = itertools.count(LEAVING + 2)
+        self._numbers = itertools.count(PING + 1)
         self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._pulse, self._pong = Pulse(), asyncio.get_running_loop().create_future()
+        self._pong.set_result(None)
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
@@ -65,6 +69,27 @@ class Path:
             raise result.error
         return result
 
+    @property
+    def silent(self) -> bool:
+        """Whether it was given up for dead, and has not answered since."""
+        return self._pulse.alarmed
+
+    def ping(self) -> asyncio.Future[None]:
+        """Done at the next sign of life, or when the connection breaks. One ping is on its way at a time."""
+        if self._pong.done() and self.alive:
+            self._pong = asyncio.get_running_loop().create_future()
+            self._pulse.asked(time.monotonic())
+            write_frame(self._writer, PING, None)
+        return self._pong
+
+    def left(self) -> float:
+        """Seconds that the sign of life may still take."""
+        return self._pulse.left(time.monotonic())
+
+    def alarm(self) -> bool:
+        """Whether it is to be given up for dead, as a sign of life is overdue."""
+        return self._pulse.alarm(time.monotonic())
+
     def close(self) -> None:
         """Hang up."""
         self._reading.cancel()
@@ -75,6 +100,9 @@ class Path:
                 number, value = await self._reader.read()
                 if number == LEAVING:
                     self.leaving = True
+                elif number == PING:
+                    self._pulse.answered(time.monotonic())
+                    self._ponged()
                 elif (call := self._calls.get(number)) is not None and not call.done():
                     call.set_result(value)
         except EOFError:
@@ -82,6 +110,11 @@ class Path:
         finally:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._writer.close()
+            self._ponged()
             for call in list(self._calls.values()):
                 if not call.done():
                     call.set_exception(lost(_WHO))
+
+    def _ponged(self) -> None:
+        if not self._pong.done():
+            self._pong.set_result(None)

@@ -23,6 +23,8 @@ from serve_apps.orders import VoiceRef
 LOOK_SECONDS = 1.5
 _FORGET_SECONDS = 60.0
 _ASK_SECONDS = 5.0
+_HUNG_SECONDS = 1.0
+"""For a look around by somebody who knows of replicas: one that hangs holds it up."""
 _WHO = "the process that computes this stream"
 _log = logging.getLogger(__name__)
 
@@ -54,7 +56,9 @@ class Paths:
         """The paths to replicas that stay. Empty: there are no side doors, only Serve. Raises StageLostError where
         there is nobody at all.
         """
-        await self._look()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HUNG_SECONDS if self._alive() else None):
+                await self._look()
         paths = [path for path in self._alive() if not path.leaving] or self._alive()
         if not paths and not self._doorless:
             raise lost(_WHO)
@@ -64,15 +68,24 @@ class Paths:
         """The path of a session; None: over Serve. Raises StageLostError."""
         home = self._home.get(session)
         path = None if home is None else home.path
-        if path is None or not path.alive:
-            path = self._fullest_last(voice)
+        if path is None or not path.alive or path.silent:
+            path = self._least(self._alive(), voice)
             if path is None:
                 await self.all()
-                path = self._fullest_last(voice)
+                path = self._least(self._alive(), voice)
         if path is not None:
-            self._home[session] = _Home(path, voice, time.monotonic())
-            self._watch()
+            self.settle(session, path, voice)
         return path
+
+    def settle(self, session: str, path: Path, voice: VoiceRef) -> None:
+        """That is the session's path from now on."""
+        self._home[session] = _Home(path, voice, time.monotonic())
+        self._watch()
+
+    def besides(self, path: Path, voice: VoiceRef) -> Path | None:
+        """Another one that can take a session of the voice at once."""
+        ready = (other for other in self._alive() if other is not path and voice.id in other.voices)
+        return self._least([other for other in ready if not other.silent], voice)
 
     def may_leave(self, path: Path, voice: VoiceRef) -> bool:
         """Whether a session of ``path`` had better go, and has where to."""
@@ -102,14 +115,14 @@ class Paths:
     def _alive(self) -> list[Path]:
         return [path for path in self._paths.values() if path.alive]
 
-    def _fullest_last(self, voice: VoiceRef) -> Path | None:
-        """The path for another session: one that stays before one that leaves, one with the voice before one without,
-        one with few sessions before one with many.
+    def _least(self, among: Sequence[Path], voice: VoiceRef) -> Path | None:
+        """The path for another session: one that answers before one that does not, one that stays before one that
+        leaves, one with the voice before one without, one with few sessions before one with many.
         """
         sessions = Counter(home.path.replica for home in self._home.values())
         return min(
-            self._alive(),
-            key=lambda path: (path.leaving, voice.id not in path.voices, sessions[path.replica]),
+            among,
+            key=lambda path: (path.silent, path.leaving, voice.id not in path.voices, sessions[path.replica]),
             default=None,
         )
 

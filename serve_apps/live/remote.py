@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from rocktop_ray.errors import BusyError, RocktopError, SessionGoneError, StageLostError
@@ -13,6 +14,7 @@ from rocktop_ray.settings import ConvertSettings
 from serve_apps.jobs.remote import Refused
 from serve_apps.live.engine import Fed, Feed, HopCost, House, StreamFacts
 from serve_apps.live.frames import lost
+from serve_apps.live.hedge import hedged
 from serve_apps.live.paths import Paths
 from serve_apps.losses import CAUGHT, Losses, as_rocktop, is_lost
 from serve_apps.orders import VoiceRef
@@ -27,7 +29,8 @@ class ServeEngine:
     """Implements ``engine.LiveEngine`` over a handle of the deployment ``Live``.
 
     A session stays with its replica, so that its state need not travel; nothing depends on it. One whose replica is
-    about to stop takes its state along to another one. One whose replica died is told at once.
+    about to stop takes its state along to another one. One whose replica died is told at once; where a replica is
+    silent, another one computes, too.
     """
 
     def __init__(self, handle: Any) -> None:
@@ -49,7 +52,7 @@ class ServeEngine:
             except StageLostError as error:
                 await asyncio.sleep(losses.pause(error))
 
-    async def feed(self, feed: Feed) -> Fed:
+    async def feed(self, feed: Feed, spare: Feed | None = None) -> Fed:
         """See ``engine.LiveEngine``."""
         path = await self._paths.of(feed.session, feed.voice)
         seq, state = self._moving.pop(feed.session, (-1, b""))
@@ -59,7 +62,16 @@ class ServeEngine:
             fed: Fed = await self._over_serve("feed", (feed,))
             return fed
         moves = self._paths.may_leave(path, feed.voice)
-        fed = await path.call(("feed", (replace(feed, want_state=True) if moves else feed,)))
+        if moves:
+            feed = replace(feed, want_state=True)
+        if spare is None:
+            fed = await path.call(("feed", (feed,)))
+        else:
+            other = partial(self._paths.besides, path, feed.voice)
+            fed, answered = await hedged(path, ("feed", (feed,)), ("feed", (spare,)), other)
+            if answered is not path:
+                self._paths.settle(feed.session, answered, feed.voice)
+            fed = replace(fed, waves=fed.waves[-len(feed.pieces) :])
         if moves and fed.state is not None:
             self._moving[feed.session] = (feed.seq + len(feed.pieces), fed.state)
             self._paths.part(feed.session)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rocktop_ray.errors import RocktopError, SessionGoneError, SessionTakenError
-from rocktop_ray.live.protocol import Ended, Flags, Problem, Started, Stats
+from rocktop_ray.live.protocol import SAMPLE_BYTES, Ended, Flags, Problem, Started, Stats
 from serve_apps.live.changes import Changes
 from serve_apps.live.course import Course
 from serve_apps.live.endings import DrainingError, Ending, Finished, ending_of
@@ -189,7 +189,8 @@ class Runner:
 
     async def _look_around(self) -> None:
         """Statistics; whether the client is silent, or this gateway is to stop."""
-        told = time.monotonic()
+        told, head = time.monotonic(), self._course.head
+        most = self._limits.backlog_of(head.rate * SAMPLE_BYTES[head.format])
         while True:
             await asyncio.sleep(_LOOK)
             now = time.monotonic()
@@ -198,7 +199,7 @@ class Runner:
             self._line.look()
             if self._line.room.is_set() and now - self._listener.heard > self._limits.silence:
                 raise SilentError(f"nothing came from the client for {self._limits.silence:g} s")
-            if not self._line.room.is_set() and self._wire.backlog() > self._limits.backlog:
+            if not self._line.room.is_set() and self._wire.backlog() > most:
                 raise TooMuchError(f"more than {self._line.window:g} s of audio wait for answers: wait for them, too")
             if now - told >= 1:
                 told = now
