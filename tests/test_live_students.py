@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -16,23 +17,34 @@ from rocktop_ray.models.listener import ListenerConfig, ListenerNet, ListenerStr
 from rocktop_ray.models.listener.causal import LeakyMean
 from rocktop_ray.models.listener.front import HOP, class_hz
 from rocktop_ray.models.listener.network import melody
+from rocktop_ray.models.listener.rows import RowLinear
 from rocktop_ray.models.listener.student_file import StudentAbout, write_student
 from rocktop_ray.models.singer.live_net import LiveConfig, LiveFrameNet, LiveNet, open_live_net, read_live_net
 
+Net = TypeVar("Net", bound=torch.nn.Module)
 FRAMES = 60
 CLOSE = 1e-5
 SMALL = ListenerConfig(units=16, width=24, dilations=(1, 2, 4), pitch_width=20, pitch_dilations=(1, 3), mean_rows=40)
-SMALL_LIVE = LiveConfig(content_dim=16, width=24, dilations=(1, 2, 1), speakers=3, core_dim=10, high_bands=2)
+SMALL_LIVE = LiveConfig(
+    content_dim=16, width=24, dilations=(1, 2, 1), delays=(1, 1), speakers=3, core_dim=10, high_bands=2
+)
 
 
-def listener(seed: int = 0) -> ListenerStream:
+def listener(seed: int = 0, half: bool = False) -> ListenerStream:
     torch.manual_seed(seed)
-    return ListenerStream(ListenerNet(SMALL))
+    return ListenerStream(rounded(ListenerNet(SMALL), half))
 
 
-def live_net(seed: int = 0) -> LiveNet:
+def live_net(seed: int = 0, half: bool = False) -> LiveNet:
     torch.manual_seed(seed)
-    return LiveNet(LiveFrameNet(SMALL_LIVE))
+    return LiveNet(rounded(LiveFrameNet(SMALL_LIVE), half))
+
+
+def rounded(net: Net, half: bool) -> Net:
+    """With ``half``, weights that are float16 numbers, as those of files are."""
+    for weights in net.parameters():
+        weights.data = weights.data.half().float() if half else weights.data
+    return net
 
 
 def sound(streams: int, frames: int = FRAMES, seed: int = 1) -> torch.Tensor:
@@ -73,10 +85,10 @@ def cut(frames: int, sizes: list[int]) -> list[int]:
 
 
 @settings(max_examples=12, deadline=None)
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=6))
-def test_blocks_equal_the_whole(sizes: list[int]) -> None:
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.booleans())
+def test_blocks_equal_the_whole(sizes: list[int], half: bool) -> None:
     blocks = cut(FRAMES, sizes)
-    stream, net = listener(), live_net()
+    stream, net = listener(half=half), live_net(half=half)
     whole, pieces = hear(stream, sound(1), [FRAMES]), hear(stream, sound(1), blocks)
     assert (whole[0] - pieces[0]).abs().max() < CLOSE
     assert (whole[1] - pieces[1]).abs().max() < 0.02, "Hz"
@@ -84,8 +96,23 @@ def test_blocks_equal_the_whole(sizes: list[int]) -> None:
     assert (latent - sing(net, frames_in(1), [1], blocks)).abs().max() < CLOSE
 
 
-def test_streams_in_a_batch_equal_each_alone() -> None:
-    stream, net, blocks = listener(), live_net(), cut(FRAMES, [4])
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("rows", [1, 4, 17, 64, 65])
+def test_few_rows_equal_many(rows: int, half: bool) -> None:
+    """Whatever way the weights are read: float16 up to 16 rows, float32 up to 64, the layer's own way above."""
+    torch.manual_seed(3)
+    plain, settled = RowLinear(40, 24), RowLinear(40, 24)
+    settled.load_state_dict(rounded(plain, half).state_dict())
+    settled.settle()
+    x = torch.randn(rows, 40)
+    with torch.inference_mode():
+        assert (plain(x) - settled(x)).abs().max() < CLOSE
+        assert torch.equal(settled(x[None])[0], settled(x))
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_streams_in_a_batch_equal_each_alone(half: bool) -> None:
+    stream, net, blocks = listener(half=half), live_net(half=half), cut(FRAMES, [4])
     units, f0 = hear(stream, sound(3), blocks)
     latent = sing(net, frames_in(3), [0, 2, 1], blocks)
     for place in range(3):
@@ -149,8 +176,7 @@ def test_the_residual_path_is_as_late_as_the_lag() -> None:
         for block in net.stack.blocks:
             block.scale.zero_()
     rows = torch.randn(1, 20, SMALL_LIVE.width)
-    held = tuple(tensor[None] for tensor in net.stack.begin())
-    _, out = net.stack(held, rows)
+    _, out = net.stack(net.stack.begin()[None], rows)
     assert torch.equal(out[:, net.stack.lag :], rows[:, : -net.stack.lag])
 
 

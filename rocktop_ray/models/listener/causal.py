@@ -1,31 +1,31 @@
-"""Causal blocks whose whole form and streaming form are the same code.
+"""Causal blocks, for a whole and for a stream.
 
-A block maps rows to as many rows; row j hears rows up to j. The whole form is one step from the state before the first
-row, so streaming equals the whole for every block size, up to the rounding of sums.
+A block maps rows to as many rows; row j hears rows up to j. The whole is one step from the state before the first row,
+so streaming equals the whole for every block size, up to the rounding of sums.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_FEW = 64
-"""Rows up to which products and sums are faster than a convolution's set-up."""
+from rocktop_ray.models.listener.rows import FEW, RowLinear
+
 _PART = 256
 
 
 class _Settled(NamedTuple):
-    """A block's weights as few rows want them: inputs first, else each product would turn them round anew."""
+    """A block's weights as its step over few rows wants them at hand."""
 
     taps: Tensor
     bias: Tensor
-    widen: Tensor
-    narrow: Tensor
-    widen_bias: Tensor
-    narrow_bias: Tensor
+    norm: Tensor
+    shift: Tensor
+    scale: Tensor
 
 
 class CausalBlock(nn.Module):
@@ -45,54 +45,56 @@ class CausalBlock(nn.Module):
         self.delay = delay
         self.depthwise = nn.Conv2d(width, width, (1, kernel), dilation=(1, dilation), groups=width)
         self.norm = nn.LayerNorm(width)
-        self.widen = nn.Linear(width, width * expansion)
-        self.narrow = nn.Linear(width * expansion, width)
+        self.widen = RowLinear(width, width * expansion)
+        self.narrow = RowLinear(width * expansion, width)
         self.scale = nn.Parameter(torch.full((width,), 0.2))
         self._settled: _Settled | None = None
 
     def settle(self) -> None:
         """Get ready for short blocks; the weights may not change from here on."""
-        turned = [layer.weight.detach().T.contiguous() for layer in (self.widen, self.narrow)]
-        bias = [layer.bias.detach() for layer in (self.widen, self.narrow)]
+        self.widen.settle()
+        self.narrow.settle()
         taps = self.depthwise.weight.detach()[:, 0, 0].T.contiguous()
-        self._settled = _Settled(taps, self.get_parameter("depthwise.bias").detach(), *turned, *bias)
-
-    def begin(self) -> Tensor:
-        """What the block remembers before the first row, ``[reach, width]``."""
-        return torch.zeros(self.reach, self.norm.weight.shape[0])
+        found = [self.get_parameter(name).detach() for name in ("depthwise.bias", "norm.weight", "norm.bias", "scale")]
+        self._settled = _Settled(taps, *found)
+        # Looking up a module's layers takes longer than some sums do.
+        self._perceptron = self.widen.few, self.narrow.few
+        self._cut = self.depthwise.kernel_size[1], self.depthwise.dilation[1], self.norm.eps
 
     def forward(self, held: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Remembered ``[batch, reach, width]``, rows ``[batch, n, width]`` -> remembered, rows."""
         rows = x.shape[1]
         joined = torch.cat([held, x], 1)
-        y = self._shaped(self.norm(self._filtered(joined, rows)))
+        # In two dimensions: for a depthwise convolution in one, there is no fast path.
+        y = self.depthwise(joined.transpose(1, 2)[:, :, None])[:, :, 0].transpose(1, 2)
+        y = self.narrow(F.gelu(self.widen(self.norm(y))))
         past = joined[:, self.reach - self.delay :][:, :rows]
         return joined[:, rows:], torch.addcmul(past, self.scale, y)
 
-    def _filtered(self, joined: Tensor, rows: int) -> Tensor:
-        """The depthwise convolution: ``[batch, reach + rows, width]`` -> ``[batch, rows, width]``."""
-        batch, _, width = joined.shape
-        settled = self._settled
-        if settled is None or batch * rows > _FEW:
-            # In two dimensions: for a depthwise convolution in one, there is no fast path.
-            made: Tensor = self.depthwise(joined.transpose(1, 2)[:, :, None])[:, :, 0].transpose(1, 2)
-            return made
-        kernel, dilation = self.depthwise.kernel_size[1], self.depthwise.dilation[1]
+    def few(self, held: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for up to ``FEW`` rows in all, once it is settled: a convolution would take longer to set up than
+        its sums take, and a call of a layer longer than a product.
+        """
+        assert self._settled is not None
+        taps, bias, norm, shift, scale = self._settled
+        (widen, narrow), (kernel, dilation, eps) = self._perceptron, self._cut
+        batch, rows, width = x.shape
+        joined = torch.cat((held, x), 1)
         heard = joined.as_strided((batch, rows, kernel, width), (joined.stride(0), width, dilation * width, 1))
-        return torch.sum(heard * settled.taps, 2) + settled.bias
+        y = torch.layer_norm(torch.sum(heard * taps, 2).add_(bias), (width,), norm, shift, eps)
+        y = narrow(_gelu(widen(y.view(-1, width)))).view(batch, rows, width)
+        past = joined.narrow(1, self.reach - self.delay, rows)
+        return joined.narrow(1, rows, self.reach), torch.addcmul(past, scale, y)
 
-    def _shaped(self, x: Tensor) -> Tensor:
-        """The perceptron: ``[batch, rows, width]`` -> as much."""
-        settled = self._settled
-        if settled is None or x.shape[0] * x.shape[1] > _FEW:
-            made: Tensor = self.narrow(F.gelu(self.widen(x)))
-            return made
-        wide = F.gelu(torch.addmm(settled.widen_bias, x.flatten(0, 1), settled.widen))
-        return torch.addmm(settled.narrow_bias, wide, settled.narrow).view(x.shape)
+
+def _gelu(x: Tensor) -> Tensor:
+    """As ``F.gelu`` to the rounding of sums, which for so few rows takes longer: it sets up a kernel each time."""
+    half = x * 0.5
+    return torch.addcmul(half, half, torch.erf(x * math.sqrt(0.5)))
 
 
 class CausalStack(nn.Module):
-    """Blocks one after the other, with what they remember as a tuple."""
+    """Blocks one after the other; all that they remember lies in one tensor, block behind block."""
 
     def __init__(
         self, width: int, expansion: int, kernel: int, dilations: tuple[int, ...], delays: tuple[int, ...] = ()
@@ -105,26 +107,38 @@ class CausalStack(nn.Module):
         )
         self.lag = sum(delays)
         """Rows by which what comes out is behind what goes in."""
+        self._reaches = [block.reach for block in self._each()]
+        self._settled: list[CausalBlock] = []
+        self._width = width
 
     def settle(self) -> None:
         """Get ready for short blocks; the weights may not change from here on."""
         for block in self._each():
             block.settle()
+        self._settled = self._each()
 
-    def begin(self) -> tuple[Tensor, ...]:
-        """What the blocks remember before the first row: ``[reach, width]`` each."""
-        return tuple(block.begin() for block in self._each())
+    def begin(self) -> Tensor:
+        """What the blocks remember before the first row: ``[rows, width]``."""
+        return torch.zeros(sum(self._reaches), self._width)
 
-    def forward(self, held: tuple[Tensor, ...], x: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Remembered, each ``[batch, reach, width]``, and rows ``[batch, n, width]`` -> remembered, rows."""
+    def forward(self, held: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Remembered ``[batch, rows, width]`` and rows ``[batch, n, width]`` -> remembered, rows."""
+        few = len(self._settled) > 0 and x.shape[0] * x.shape[1] <= FEW
         kept = []
-        for block, before in zip(self._each(), held, strict=True):
-            after, x = block(before, x)
+        for block, before in zip(self._settled or self._each(), held.split(self._reaches, 1), strict=True):
+            after, x = block.few(before, x) if few else block(before, x)
             kept.append(after)
-        return tuple(kept), x
+        return torch.cat(kept, 1), x
 
     def _each(self) -> list[CausalBlock]:
         return [block for block in self.blocks if isinstance(block, CausalBlock)]
+
+
+def settle(net: nn.Module) -> None:
+    """Get a network's stacks and linear layers ready for few rows; its weights may not change from here on."""
+    for part in net.modules():
+        if isinstance(part, CausalStack | RowLinear):
+            part.settle()
 
 
 def stacked(states: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:

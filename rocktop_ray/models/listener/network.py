@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rocktop_ray.models.listener.causal import CausalStack, LeakyMean
 from rocktop_ray.models.listener.front import BINS, HOP, LONG_BANDS, SHORT_BANDS, Front, class_hz
+from rocktop_ray.models.listener.rows import RowLinear
 
 _AROUND = 4
 """Classes to each side of the strongest that take part in a frame's F0."""
@@ -56,34 +57,33 @@ class ListenerNet(nn.Module):
         self.config = config
         self.front = Front()
         self.mean = LeakyMean(config.mean_rows)
-        self.pitch_in = nn.Linear(BINS + LONG_BANDS, config.pitch_width)
+        self.pitch_in = RowLinear(BINS + LONG_BANDS, config.pitch_width)
         self.pitch = CausalStack(config.pitch_width, config.expansion, config.kernel, config.pitch_dilations)
         self.pitch_norm = nn.LayerNorm(config.pitch_width)
-        self.pitch_head = nn.Linear(config.pitch_width, BINS + 1)
-        self.content_in = nn.Linear(2 * SHORT_BANDS + LONG_BANDS + config.pitch_width, config.width)
+        self.pitch_head = RowLinear(config.pitch_width, BINS + 1)
+        self.content_in = RowLinear(2 * SHORT_BANDS + LONG_BANDS + config.pitch_width, config.width)
         self.content = CausalStack(config.width, config.expansion, config.kernel, config.dilations)
         self.content_norm = nn.LayerNorm(config.width)
-        self.content_head = nn.Linear(config.width, config.units)
+        self.content_head = RowLinear(config.width, config.units)
 
     def begin(self) -> tuple[Tensor, ...]:
-        """What is remembered before the first sample: audio, mean, then the blocks of both branches."""
+        """What is remembered before the first sample: audio, mean, then the blocks of each branch."""
         audio = torch.zeros(self.front.before)
-        return (audio, self.mean.begin(SHORT_BANDS), *self.pitch.begin(), *self.content.begin())
+        return (audio, self.mean.begin(SHORT_BANDS), self.pitch.begin(), self.content.begin())
 
     def step(self, held: tuple[Tensor, ...], audio: Tensor) -> tuple[tuple[Tensor, ...], Heard]:
         """Remembered (each with a batch dimension), audio ``[batch, n * 160]`` at 16 kHz -> remembered, heard."""
-        past, mean, *blocks = held
+        past, mean, pitch_held, content_held = held
         joined = torch.cat([past, audio], 1)
         short, long, likeness = self.front(joined)
         mean, typical = self.mean(mean, short)
-        split = len(self.config.pitch_dilations)
-        pitch_blocks, x = self.pitch(tuple(blocks[:split]), self.pitch_in(torch.cat([likeness, long], -1)))
+        pitch_held, x = self.pitch(pitch_held, self.pitch_in(torch.cat([likeness, long], -1)))
         melody = self.pitch_norm(x)
         salience = self.pitch_head(melody)
         y = self.content_in(torch.cat([short, short - typical, long, melody], -1))
-        content_blocks, y = self.content(tuple(blocks[split:]), y)
+        content_held, y = self.content(content_held, y)
         units = self.content_head(self.content_norm(y))
-        kept = (joined[:, audio.shape[1] :], mean, *pitch_blocks, *content_blocks)
+        kept = (joined[:, audio.shape[1] :], mean, pitch_held, content_held)
         return kept, Heard(units, salience[..., :-1], salience[..., -1])
 
     def forward(self, audio: Tensor) -> Heard:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rocktop_ray.errors import AudioError
-from rocktop_ray.models.listener.causal import apart, stacked
+from rocktop_ray.models.listener.causal import apart, settle, stacked
 from rocktop_ray.models.listener.front import HOP
 from rocktop_ray.models.listener.network import ListenerConfig, ListenerNet, melody
 from rocktop_ray.models.listener.student_file import FOLDER, StudentAbout, read_student
@@ -23,7 +23,7 @@ class ListenerState:
     """A stream under way. Sizes never change."""
 
     held: tuple[Tensor, ...]
-    """The last samples, the mean spectrum, and what each block remembers."""
+    """The last samples, the mean spectrum, and what the blocks of each branch remember."""
 
 
 class ListenerStream:
@@ -31,8 +31,7 @@ class ListenerStream:
 
     def __init__(self, net: ListenerNet) -> None:
         self._net = net.eval().requires_grad_(False)
-        net.pitch.settle()
-        net.content.settle()
+        settle(net)
         self.lag = net.config.lag
         """Frames of 10 ms by which the output is behind the audio."""
 

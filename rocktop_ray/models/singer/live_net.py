@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from rocktop_ray.errors import SettingsError
-from rocktop_ray.models.listener.causal import CausalStack, apart, stacked
+from rocktop_ray.models.listener.causal import CausalStack, apart, settle, stacked
+from rocktop_ray.models.listener.rows import RowLinear
 from rocktop_ray.models.listener.student_file import FOLDER, StudentAbout, read_student
 from rocktop_ray.models.singer.network import REFERENCE_HZ
 
@@ -53,17 +54,17 @@ class LiveFrameNet(nn.Module):
     def __init__(self, config: LiveConfig) -> None:
         super().__init__()
         self.config = config
-        self.content = nn.Linear(config.content_dim, config.width)
+        self.content = RowLinear(config.content_dim, config.width)
         self.pitch = nn.Sequential(nn.Linear(3, 64), nn.GELU(), nn.Linear(64, config.width))
         self.speaker = nn.Embedding(config.speakers, config.width)
         self.stack = CausalStack(config.width, config.expansion, config.kernel, config.dilations, config.delays)
         self.norm = nn.LayerNorm(config.width)
-        self.head = nn.Linear(config.width, config.core_dim)
+        self.head = RowLinear(config.width, config.core_dim)
         self.high = nn.Linear(config.core_dim, config.high_bands)
 
     def step(
-        self, held: tuple[Tensor, ...], units: Tensor, log_f0: Tensor, voiced: Tensor, speaker: Tensor
-    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        self, held: Tensor, units: Tensor, log_f0: Tensor, voiced: Tensor, speaker: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Remembered, and frames ``[batch, n, ..]`` as ``SingerNet.core`` takes them -> remembered, core ``[batch, n,
         core_dim]``; row j is for the frame ``stack.lag`` before.
         """
@@ -74,8 +75,7 @@ class LiveFrameNet(nn.Module):
 
     def core(self, units: Tensor, log_f0: Tensor, voiced: Tensor, speaker: Tensor) -> Tensor:
         """The whole: as ``SingerNet.core``, ``stack.lag`` rows late."""
-        batch = units.shape[0]
-        held = tuple(tensor.expand(batch, *tensor.shape) for tensor in self.stack.begin())
+        held = self.stack.begin().expand(len(units), -1, -1)
         return self.step(held, units, log_f0, voiced, speaker)[1]
 
 
@@ -83,8 +83,8 @@ class LiveFrameNet(nn.Module):
 class LiveState:
     """A stream under way. Sizes never change."""
 
-    held: tuple[Tensor, ...]
-    """What each block remembers."""
+    held: Tensor
+    """What the blocks remember."""
 
 
 class LiveNet:
@@ -92,7 +92,7 @@ class LiveNet:
 
     def __init__(self, net: LiveFrameNet) -> None:
         self._net = net.eval().requires_grad_(False)
-        net.stack.settle()
+        settle(net)
         self.config = net.config
         self.lag = net.stack.lag
         """Frames of 10 ms by which the latent is behind the units."""
@@ -136,10 +136,10 @@ class LiveNet:
         if not shape[1]:
             return list(states), units.new_zeros(streams, self.config.latent_dim, 0)
         log_f0 = torch.log2(f0.double() / REFERENCE_HZ).float()
-        held = stacked([state.held for state in states])
+        (held,) = stacked([(state.held,) for state in states])
         kept, core = self._net.step(held, units.float(), log_f0, voiced.float(), torch.tensor(list(speaker)))
         latent = torch.cat([core, self._net.high(core)], -1).transpose(1, 2)
-        return [LiveState(tensors) for tensors in apart(kept)], latent
+        return [LiveState(*tensors) for tensors in apart((kept,))], latent
 
 
 def read_live_net(path: Path) -> tuple[LiveFrameNet, StudentAbout]:
