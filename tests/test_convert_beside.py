@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_pitch_and_content_are_made_at_the_same_time(pool: ThreadPoolExecutor) -
     meeting = threading.Barrier(2)
 
     def meet() -> None:
-        meeting.wait(10)
+        meeting.wait(60)
 
     Converter(WatchedEncoder(meet), WatchedPitch(meet), LevelVoice(), executor=pool).convert(song(1.0))
 
@@ -104,12 +105,21 @@ def test_few_units_are_made_ahead(pool: ThreadPoolExecutor) -> None:
     assert waves == encoder.ended == 6
 
 
-def test_seconds_are_those_of_the_work(pool: ThreadPoolExecutor) -> None:
-    def nap() -> None:
-        time.sleep(0.1)
+def test_seconds_are_those_of_the_work(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of each thread's own, which only work moves on."""
 
-    done = Converter(WatchedEncoder(nap), WatchedPitch(nap), LevelVoice(), executor=pool).convert(song(50.0))
-    assert 0.1 <= done.seconds["pitch"] < 0.2 <= done.seconds["content"] < 0.4
+    class Clock(threading.local):
+        now = 0.0
+
+    clock = Clock()
+
+    def work() -> None:
+        clock.now += 0.1
+
+    for module in ("beside", "progress"):
+        monkeypatch.setattr(f"rocktop_ray.{module}.time", SimpleNamespace(perf_counter=lambda: clock.now))
+    done = Converter(WatchedEncoder(work), WatchedPitch(work), LevelVoice(), executor=pool).convert(song(50.0))
+    assert done.seconds["pitch"] == pytest.approx(0.1) and done.seconds["content"] == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("executor", [False, True])

@@ -214,7 +214,7 @@ def order(spool: Spool, seconds: float = 0.5, **changes: Any) -> Order:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -225,7 +225,7 @@ def test_leaving_stops_what_runs_and_drops_what_waits(spool: Spool) -> None:
 
     def during() -> None:
         entered.set()
-        gate.wait(10)
+        gate.wait(60)
 
     converters = Converters(during)
     conversions = LocalConversions(converters, spool, 1, told)
@@ -237,7 +237,7 @@ def test_leaving_stops_what_runs_and_drops_what_waits(spool: Spool) -> None:
 
         running = asyncio.create_task(listen(order(spool, target="results/a")))
         waiting = asyncio.create_task(listen(order(spool, target="results/b")))
-        await asyncio.to_thread(entered.wait, 10)
+        await asyncio.to_thread(entered.wait, 60)
         for task in (running, waiting):
             task.cancel()
         await asyncio.gather(running, waiting, return_exceptions=True)

@@ -99,10 +99,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         try:
-            if self.server.mode == "slow":
-                for i in range(0, len(body), 100_000):
-                    self.wfile.write(body[i : i + 100_000])
-                    threading.Event().wait(0.1)
+            if self.server.mode == "stuck":
+                self.wfile.write(body[:700_000])
+                threading.Event().wait(120)
             else:
                 self.wfile.write(body[:cut])
         except (BrokenPipeError, ConnectionResetError):
@@ -228,7 +227,7 @@ def test_a_break_inside_tls_is_no_fault_of_the_disk(
 
 
 def test_a_killed_download_is_resumed(server: Server, home: Path) -> None:
-    server.mode = "slow"
+    server.mode = "stuck"
     source = f"Source({SHA!r}, {len(CONTENT)}, url={server.url + '/thing.bin'!r})"
     code = (
         "from rocktop_ray.store.catalogue import Source, Weights; from rocktop_ray.store.fetch import fetch;"

@@ -53,15 +53,18 @@ def leftovers(root: Path) -> list[Path]:
 
 
 class Changing:
-    """An object that has a version, and counts how often its body was sent."""
+    """An object that has a version, and counts how often its body was sent. It comes when ``go_on`` is set."""
 
     def __init__(self, data: bytes = WAV, pause: float = 0.0) -> None:
         self.data, self.pause, self.sent = data, pause, 0
+        self.go_on = threading.Event()
+        self.go_on.set()
 
     def __call__(self, link: socket.socket, request: Request) -> None:
         def body() -> bytes:
             self.sent += 1
             time.sleep(self.pause)
+            self.go_on.wait(120)
             return self.data
 
         conditional(body, lambda: f'"{hashlib.sha256(self.data).hexdigest()}"')(link, request)
@@ -260,12 +263,13 @@ def test_threads_share_one_download(cache: ContentCache, server: Running, voice:
 
 
 def test_different_sources_do_not_wait_for_each_other(cache: ContentCache, server: Running, voice: Changing) -> None:
-    voice.pause = 3.0
+    voice.go_on.clear()
     slow = threading.Thread(target=content, args=(cache, server.url("/voice")))
     slow.start()
     until(lambda: voice.sent == 1)
     content(cache, server.url("/a"))
-    assert slow.is_alive()
+    assert slow.is_alive() and not voice.go_on.is_set()
+    voice.go_on.set()
     slow.join()
 
 
@@ -281,7 +285,7 @@ def child(root: Path, url: str, then: str, answers: Any) -> None:
         with cache.get(source(url)) as entry:
             answers.put((entry.found, hashlib.sha256(entry.path.read_bytes()).hexdigest()))
             if then == "hold":
-                time.sleep(60)
+                time.sleep(600)
     except RocktopError as error:
         answers.put((error.code, ""))
 
@@ -293,7 +297,7 @@ def start_child(root: Path, url: str, then: str = "go") -> tuple[Any, Any]:
     return process, answers
 
 
-def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+def until(true: Callable[[], bool], seconds: float = 90.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not happen in time"
@@ -305,7 +309,7 @@ def test_processes_share_one_download(cache: ContentCache, server: Running, voic
     children = [start_child(cache.root, server.url("/voice")) for _ in range(4)]
     results = [answers.get() for _, answers in children]
     for process, _ in children:
-        process.join(20)
+        process.join(60)
     assert voice.sent == 1
     assert {digest for _, digest in results} == {hashlib.sha256(WAV).hexdigest()}
     assert sorted(found for found, _ in results) == ["hit"] * 3 + ["miss"]
@@ -316,7 +320,7 @@ def test_a_killed_download_blocks_nobody_and_leaves_nothing(
 ) -> None:
     def half(link: socket.socket, request: Request) -> None:
         link.sendall(reply(WAV, ETag='"e"')[:-500])
-        time.sleep(30)
+        time.sleep(240)
 
     server.answers["/half"] = half
     process, _ = start_child(cache.root, server.url("/half"))
@@ -325,11 +329,11 @@ def test_a_killed_download_blocks_nobody_and_leaves_nothing(
     )
     until(lambda: bool(leftovers(cache.root)))
     os.kill(process.pid, signal.SIGKILL)
-    process.join(10)
+    process.join(60)
     server.answers["/half"] = voice
     start = time.monotonic()
     assert content(cache, server.url("/half"))[0] == WAV
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60
     assert len(leftovers(cache.root)) == 1  # the killed one's part, until it is old
     monkeypatch.setattr("rocktop_ray.store.cache._STALE_SECONDS", 0.0)
     content(cache, server.url("/a"))
@@ -345,19 +349,20 @@ def test_an_entry_that_another_process_uses_stays_until_it_dies(server: Running,
         content(cache, server.url(f"/{name}"))
         assert kept.exists()
     os.kill(process.pid, signal.SIGKILL)
-    process.join(10)
+    process.join(60)
     content(cache, server.url("/d"))
     assert not kept.exists() and cache.stats().bytes == 1000
 
 
 def test_waiting_has_an_end(cache: ContentCache, server: Running, voice: Changing) -> None:
-    voice.pause = 3.0
+    voice.go_on.clear()
     slow = threading.Thread(target=content, args=(cache, server.url("/voice")))
     slow.start()
     until(lambda: server.count("/voice") == 1)
     with pytest.raises(StorageTimeoutError) as caught:
         content(ContentCache(cache.root, 10_000, wait_seconds=0.2), server.url("/voice"))
     assert caught.value.retryable
+    voice.go_on.set()
     slow.join()
 
 

@@ -89,7 +89,7 @@ def test_one_load_for_all_who_wait() -> None:
 
     def open_(ref: Ref) -> Loaded:
         opened.append(ref.id)
-        assert go.wait(10)
+        assert go.wait(60)
         return Loaded(ref.id)
 
     cache = cache_of(open_, 1)
@@ -105,14 +105,13 @@ def test_one_load_for_all_who_wait() -> None:
 
 def test_a_slow_load_blocks_nobody_else() -> None:
     go = threading.Event()
-    cache = cache_of(lambda ref: (ref.id != "slow" or go.wait(10)) and Loaded(ref.id), 2)
+    cache = cache_of(lambda ref: (ref.id != "slow" or go.wait(60)) and Loaded(ref.id), 2)
     with ThreadPoolExecutor(1) as threads:
         slow = threads.submit(use, cache, "slow")
         wait_until(lambda: cache.stats().loading == 1)
-        began = time.monotonic()
         for name in "abcabc":
             use(cache, name)
-        assert time.monotonic() - began < 5 and not slow.done()
+        assert not slow.done()
         assert cache.loaded() == ["b", "c"]
         go.set()
         slow.result()
@@ -124,7 +123,7 @@ def test_a_failed_load_is_told_to_all_and_forgotten() -> None:
 
     def open_(ref: Ref) -> Loaded:
         tries.append(ref.id)
-        assert go.wait(10)
+        assert go.wait(60)
         if len(tries) == 1:
             raise VoiceFormatError("no voice")
         return Loaded(ref.id)
@@ -159,7 +158,7 @@ def test_another_link_to_the_same_voice_is_tried() -> None:
 
     def open_(ref: Ref) -> Loaded:
         if ref.link == "old":
-            assert go.wait(10)
+            assert go.wait(60)
             raise UrlForbiddenError("the link has run out")
         return Loaded(ref.id)
 
@@ -258,7 +257,7 @@ def test_many_threads_many_voices() -> None:
 
 
 def wait_until(good: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not good():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.002)
