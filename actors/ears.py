@@ -10,6 +10,7 @@ from actors.pitch import PitchActor
 from rocktop_ray.errors import SettingsError
 from rocktop_ray.live.ears import Ears, ListenerEars, WindowEars
 from rocktop_ray.live.far_ears import EarsFacts, EarsPlan, Hear, Heard, hear
+from rocktop_ray.live.parts import live_pitch
 from rocktop_ray.models.listener import open_listener
 from rocktop_ray.models.listener.stream import ListenerStream
 
@@ -49,5 +50,5 @@ class EarsActor:
             return ListenerEars(self._listener())
         if plan.layout is None:
             raise SettingsError("ears with an encoder need to know how the stream is cut")
-        extractor = self._pitch.extractor(plan.extractor) if plan.f0 else None
+        extractor = live_pitch(plan.extractor, lambda: self._pitch.extractor(plan.extractor)) if plan.f0 else None
         return WindowEars(self._content.encoder(plan.encoder), extractor, plan.layout)

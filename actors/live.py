@@ -16,7 +16,7 @@ from actors.voice_cache import VoiceCache
 from rocktop_ray.live.converter import LiveConverter
 from rocktop_ray.live.far_ears import EarsFacts, EarsPlan, FarEars, Hear, Heard
 from rocktop_ray.live.layout import LiveLayout
-from rocktop_ray.live.parts import LiveParts, exact_parts
+from rocktop_ray.live.parts import LISTENER, LiveParts, exact_parts, live_pitch
 from rocktop_ray.settings import ConvertSettings
 from rocktop_ray.voices.open import Voice
 
@@ -64,7 +64,7 @@ class LiveActor:
         Args:
             layout: how streams of exact voices are cut.
             windows: the same of the others.
-            extractor: name of the pitch extractor; None is each voice's own choice.
+            extractor: where voices that are not exact get their F0: see ``live_pitch``.
             most: voices that are kept, the longest unused goes first. A stream keeps its own as long as it lasts.
             elsewhere: hears in place of ``content``, ``pitch`` and listeners.
         """
@@ -116,12 +116,12 @@ class LiveActor:
 
     def _over_windows(self, voice: Voice) -> LiveParts:
         """A voice that has no students, with the encoder that it was trained on."""
-        spec, wanted = voice.model.spec, self._extractor or voice.default_extractor
+        spec, wanted = voice.model.spec, self._extractor or LISTENER
         if self._elsewhere is not None:
             layout = self._windows or LiveLayout()
             plan = EarsPlan(spec.content.name, spec.uses_f0, wanted if spec.uses_f0 else None, layout)
             return LiveParts(voice.model, voice.index, elsewhere=self._far_ears(plan, layout))
-        extractor = self._pitch.extractor(wanted) if spec.uses_f0 else None
+        extractor = live_pitch(wanted, lambda: self._pitch.extractor(wanted)) if spec.uses_f0 else None
         return LiveParts(voice.model, voice.index, self._content.encoder(spec.content.name), extractor)
 
     def _far_ears(self, plan: EarsPlan, layout: LiveLayout | None) -> FarEars:

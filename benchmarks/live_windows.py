@@ -1,7 +1,7 @@
-"""What windows cost a stream, and what a hop costs: ``python -m benchmarks.live_windows {rvc,bundle,speed}``.
+"""What windows cost a stream, and what a hop costs: ``python -m benchmarks.live_windows {rvc,hubert,bundle,speed}``.
 
 Seconds are processor seconds of one thread, so that a busy machine falsifies them less. Needs the models of the bundle
-(``rocktop models fetch bundle``) for ``rvc`` and ``bundle``, nothing for ``speed``.
+(``rocktop models fetch bundle``), ``speed`` does not; ``hubert`` also needs ``PYTHONPATH=tests``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ import torch
 from rocktop_ray.audio.mel import mel_filters
 from rocktop_ray.audio.resample import resample
 from rocktop_ray.engine import build_engine
+from rocktop_ray.features.content.hubert import HubertEncoder
+from rocktop_ray.features.content.whisper import WhisperEncoder
+from rocktop_ray.live.acoustic import Draws, RvcAcoustic
 from rocktop_ray.live.converter import LiveConverter, LiveLayout
+from rocktop_ray.live.melody import Melody
 from rocktop_ray.live.open import open_live
 from rocktop_ray.live.stream import LiveStream, feed_many
 from rocktop_ray.models.rvc.config import SynthesizerConfig
@@ -34,14 +38,14 @@ from rocktop_ray.settings import ConvertSettings
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("rvc", "bundle", "speed"))
+    parser.add_argument("what", choices=("rvc", "hubert", "bundle", "speed"))
     parser.add_argument("--take", type=Path, default=Path("assets/samples/vocadito_10.wav"))
     parser.add_argument("--seconds", type=float, default=4.0)
     given = parser.parse_args()
     torch.set_num_threads(1)
     wave, rate = soundfile.read(given.take, dtype="float32", always_2d=True)
     audio = resample(wave.mean(1), rate, 48_000)[: round(given.seconds * 48_000)]
-    {"rvc": rvc, "bundle": bundle, "speed": speed}[given.what](audio)
+    {"rvc": rvc, "hubert": hubert, "bundle": bundle, "speed": speed}[given.what](audio)
 
 
 def rvc(audio: Array) -> None:
@@ -62,16 +66,56 @@ def rvc(audio: Array) -> None:
     spread = float(whole.std())
     print(f"latent: rms {spread:.3f}; other noise instead: {np.sqrt(np.mean((whole - other) ** 2)) / spread:.3f} of it")
     wave = voice.wave(whole, f0, noise=noise)
-    for left, ahead in ((20, 4), (60, 4), (60, 10), (60, 24), (100, 10), (200, 10), (200, 50)):
-        hop, parts = 10, []
-        for at in range(0, len(units), hop):
-            start = max(0, at - left)
-            made = latent(start, min(len(units), at + hop + ahead), noise=noise)
-            parts.append(made[:, at - start : at - start + hop])
-        windows = np.concatenate(parts, axis=1)
-        wrong = np.sqrt(np.mean((windows - whole) ** 2)) / spread
-        heard = voice.wave(windows, f0, noise=noise)
+    for left, ahead in ((20, 4), (60, 4), (100, 4), (100, 8), (100, 12), (100, 24), (200, 12), (200, 50)):
+        streamed = _latents(voice, units, f0, left, ahead)
+        wrong = np.sqrt(np.mean((streamed - whole) ** 2)) / spread
+        heard = voice.wave(streamed, f0, noise=noise)
         print(f"left {left:3} ahead {ahead:2}: latent {wrong:.4f} of its rms, mel {_mel_distance(heard, wave):.2f} dB")
+
+
+def _latents(voice: RvcVoice, units: Array, f0: Array, left: int, ahead: int, hop: int = 16) -> Array:
+    """The voice's acoustic model as a stream."""
+    stream, noise = RvcAcoustic(voice, left), SeededNoise(0)
+    states, parts = [stream.begin()], []
+    for at in range(0, len(units), hop):
+        heard, sung = units[at : at + hop + ahead], f0[at : at + hop + ahead]
+        draws, count = [Draws(noise, at, 0.66666)], min(hop, len(units) - at)
+        states, sounds = stream.step(states, [heard], [Melody(sung, sung)], count, [0], draws)
+        parts.append(sounds[0].latent)
+    return np.concatenate(parts, axis=1)
+
+
+def hubert(audio: Array) -> None:
+    """A stream's units against those of the whole take: HuBERT base with the weights of the golden tests, which are
+    random, and Whisper, before it is normalised, with its own.
+    """
+    from golden_data import hubert_folder
+
+    low = resample(audio, 48_000, 16_000)[: len(audio) // 3 // 5120 * 5120]
+    ours = HubertEncoder.load(hubert_folder(), version="v2")
+    whisper = build_engine("bundle", device="cpu").converter.encoder
+    assert isinstance(whisper, WhisperEncoder)
+    for left, ahead in ((50, 2), (50, 6), (50, 12), (50, 25), (25, 6), (100, 6), (150, 50)):
+        print(f"left {left:3} ahead {ahead:2} units:", end="")
+        for name, whole in (("HuBERT", ours.encode(low)), ("Whisper", whisper.features(low))):
+            made = _streamed(ours.stream(left, ahead) if name == "HuBERT" else whisper.stream(left), low, ahead)
+            first, last = 50 + ahead, min(len(made), len(whole))
+            one, other = made[first:last], whole[first:last]
+            wrong = 10 * np.log10(np.sum((one - other) ** 2) / np.sum((other - other.mean(0)) ** 2))
+            alike = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+            print(f"  {name}: error {wrong:.1f} dB, cosine {alike.mean():.4f}", end="")
+        print(flush=True)
+
+
+def _streamed(stream: Any, low: Array, ahead: int, hop: int = 8) -> Array:
+    """Final units of a take at 16 kHz, from its beginning on."""
+    padded = np.concatenate([np.zeros(stream.needs + ahead * 320, np.float32), low, np.zeros(ahead * 320, np.float32)])
+    states, parts = [stream.begin()], []
+    for at in range(0, len(low) + ahead * 320 - hop * 320 + 1, hop * 320):
+        window = padded[at:][: stream.needs + (hop + ahead) * 320]
+        states, units = stream.step_many(states, torch.from_numpy(window)[None], hop, ahead)
+        parts.append(units[0, :hop].numpy())
+    return np.concatenate(parts)[ahead:]
 
 
 def bundle(audio: Array) -> None:

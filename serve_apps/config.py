@@ -118,11 +118,11 @@ class LayoutConfig(_Section):
     """Frames that are converted at a time."""
     ahead: Annotated[int, Field(ge=0, le=100, multiple_of=2)] = 0
     """Frames that are heard beyond them; exact voices need none."""
-    left: Annotated[int, Field(ge=20, le=1000, multiple_of=2)] = 150
+    left: Annotated[int, Field(ge=20, le=1000, multiple_of=2)] = 100
     """Frames before them that the content encoder hears."""
     pitch_left: Annotated[int, Field(ge=4, le=1000, multiple_of=2)] = 30
     """The same for the pitch extractor."""
-    acoustic_left: Annotated[int, Field(ge=20, le=1000, multiple_of=2)] = 60
+    acoustic_left: Annotated[int, Field(ge=20, le=1000, multiple_of=2)] = 100
     """The same for the acoustic model."""
 
 
@@ -160,10 +160,11 @@ class LiveConfig(_Section):
     ears: EarsConfig = EarsConfig()
     """With ``placement: split``; else each replica hears for itself."""
     pitch: str | None = None
-    """Pitch extractor of voices that are not exact; None leaves the choice to the voice."""
+    """Where voices that are not exact get their F0: a pitch extractor over windows, or ``listener`` (None), which is
+    part of the package and computes each frame once."""
     layout: LayoutConfig = LayoutConfig()
     """Of voices all of whose stages are exact, as the bundle's."""
-    windows: LayoutConfig = LayoutConfig(hop=10, ahead=10)
+    windows: LayoutConfig = LayoutConfig(hop=16, ahead=12)
     """Of the others: longer hops cost less per second and add as much delay."""
     preload: list[str] = ["bundle"]
     """Voices opened in the background after the start, so that the first stream does not wait."""

@@ -79,9 +79,9 @@ def test_mean_and_variance_run_over_the_stream() -> None:
 
 def test_units_come_out_normalised(encoder: WhisperEncoder) -> None:
     """The first block by its own mean and variance, as there is nothing else."""
-    window = ContentWindow(encoder, 20)
+    window = ContentWindow(encoder, 20, 4)
     heard = np.concatenate([np.zeros(window.needs, np.float32), audio(24)])
-    _, (units,) = window.step([window.begin()], heard[None], 20, 4)
+    _, (units,) = window.step([window.begin()], heard[None], 20)
     assert np.abs(units.mean(0)).max() < 1e-5
     assert np.abs(units.std(0) - 1).max() < 1e-3
 

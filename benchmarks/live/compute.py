@@ -25,9 +25,10 @@ from benchmarks.live.machine import described
 from benchmarks.live.takes import sung
 from benchmarks.live.voices import VOICES
 from benchmarks.load import MAX_FOREIGN
+from rocktop_ray.live.layout import LiveLayout
 
 FOLDER = BUILD / "live"
-BLOCKS = (20, 40, 100, 250)
+BLOCKS = (20, 40, 100, 160, 240)
 """Milliseconds."""
 SHARE = 0.7
 """Of the time that may be promised to sessions, as ``live.load`` has it by default."""
@@ -82,14 +83,16 @@ def _job(who: str, blocks: list[int], batch: bool) -> dict[str, Any]:
     take = sung(12.0, 48_000)
     np.save(clip, take)
     np.save(low, _resampled(take, 48_000, 16_000))
-    streams = [{"block_ms": block, "hop": block // 10 if block % 20 == 0 else 10, "ahead": 10} for block in blocks]
+    usual = LiveLayout()
+    hops = {block: block // 10 if block % 20 == 0 else usual.hop for block in blocks}
+    streams = [{"block_ms": block, "hop": hop, "ahead": usual.ahead} for block, hop in hops.items()]
     if who == "bundle":
         streams += [{**case, "paced": True} for case in streams if case["block_ms"] in (20, 40)]
         streams += [
             {"block_ms": ms, "hop": ms // 10, "ahead": ms // 10, "windows": True} for ms in (40, 100) if ms in blocks
         ]
-    usual = 40 if who == "bundle" else 100
-    sessions = {"block_ms": usual, "hop": usual // 10, "ahead": usual // 10, "sessions": [1, 2, 4, 8]}
+    together = 4 if who == "bundle" else usual.hop
+    sessions = {"block_ms": together * 10, "hop": together, "ahead": usual.ahead, "sessions": [1, 2, 4, 8]}
     return {
         "voice": who,
         "files": _files(),

@@ -12,7 +12,7 @@ from rocktop_ray.features.pitch.registry import build_pitch_extractor
 from rocktop_ray.live.converter import LiveConverter
 from rocktop_ray.live.layout import LiveLayout
 from rocktop_ray.live.open import open_live
-from rocktop_ray.live.parts import LiveParts, exact_parts
+from rocktop_ray.live.parts import LiveParts, exact_parts, live_pitch
 from rocktop_ray.voices.open import open_voice
 
 VOICES = ("bundle", "stock")
@@ -28,9 +28,14 @@ def offline_converter(voice: str, files: dict[str, str]) -> Converter:
 
 
 def live_converter(voice: str, offline: Converter, case: dict[str, Any]) -> LiveConverter:
-    """The same voice, live, in hops of ``hop`` frames: with its students where it has some and not ``windows``."""
-    parts = _students() if voice == "bundle" and not case.get("windows") else None
-    return LiveConverter(parts or offline, LiveLayout(hop=case["hop"], ahead=case["ahead"]))
+    """The same voice in hops of ``hop`` frames: as streams have it, or with ``windows`` by what hears offline."""
+    layout = LiveLayout(hop=case["hop"], ahead=case["ahead"])
+    if case.get("windows"):
+        return LiveConverter(offline, layout)
+    if voice == "bundle":
+        return LiveConverter(_students() or offline, layout)
+    pitch = live_pitch(None, lambda: build_pitch_extractor("rmvpe"))
+    return LiveConverter(LiveParts(offline.voice, offline.index, offline.encoder, pitch), layout)
 
 
 def served_converter(voice: str, pitch: str | None) -> LiveConverter:

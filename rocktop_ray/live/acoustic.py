@@ -2,7 +2,7 @@
 
 The live net of a voice is causal but for a stated lag. Other acoustic models see further ahead than a stream can wait:
 they get the frames that they are asked for and those ahead that are not sure yet; beyond those they find what they find
-at the end of a take.
+at the end of a take. What they know of frames before is kept.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from rocktop_ray.errors import SettingsError
 from rocktop_ray.live.melody import DEFAULT_HZ, Melody
+from rocktop_ray.models.rvc.latent_stream import LatentState
+from rocktop_ray.models.rvc.pitch_bins import coarse_pitch
 from rocktop_ray.models.rvc.voice import RvcVoice
 from rocktop_ray.models.singer.filters import LOWEST
 from rocktop_ray.models.singer.live_net import LiveNet
@@ -22,15 +25,6 @@ from rocktop_ray.models.singer.live_net import LiveState as LiveNetState
 from rocktop_ray.models.singer.stream import NetState, NetStream
 from rocktop_ray.models.singer.voice import SingerVoice
 from rocktop_ray.protocols import Array, Noise, VoiceModel
-
-
-@dataclass(frozen=True)
-class WindowState:
-    """Frames so far, and the last units ``[left, dim]`` and F0 ``[left]``."""
-
-    frames: int
-    units: Array
-    f0: Array
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,7 @@ class LaggingState:
     filled: Array
 
 
-AcousticState = WindowState | NetState | LaggingState
+AcousticState = LatentState | NetState | LaggingState
 
 
 @dataclass(frozen=True)
@@ -89,17 +83,15 @@ class AcousticStream(Protocol):
         ...
 
 
-class WindowedAcoustic:
-    """Any voice: the model runs over ``left`` frames of the past, the new ones and those ahead."""
+class RvcAcoustic:
+    """Prior encoder and flow of an RVC voice, with ``left`` frames of context."""
 
-    def __init__(self, voice: VoiceModel, left: int) -> None:
-        self._voice, self._left, self.lag, self.warming = voice, left, 0, 0
+    def __init__(self, voice: RvcVoice, left: int) -> None:
+        self._voice, self._stream, self.lag, self.warming = voice, voice.latent_stream(left), 0, 0
 
-    def begin(self) -> WindowState:
+    def begin(self) -> LatentState:
         """The state before the first frame."""
-        return WindowState(
-            0, np.zeros((self._left, self._voice.spec.content.dim), np.float32), np.zeros(self._left, np.float32)
-        )
+        return self._stream.begin()
 
     def step(
         self,
@@ -110,48 +102,20 @@ class WindowedAcoustic:
         speakers: Sequence[int],
         draws: Sequence[Draws],
     ) -> tuple[list[AcousticState], list[Sound]]:
-        """See ``AcousticStream``. Streams with equally much past go through the model together, if it is RVC's."""
-        known = [state for state in states if isinstance(state, WindowState)]
-        seen = [np.concatenate([state.units, each]) for state, each in zip(known, units, strict=True)]
-        f0 = [np.concatenate([state.f0, each.f0]) for state, each in zip(known, melodies, strict=True)]
-        pasts = [min(self._left, state.frames) for state in known]
-        latents: dict[int, Array] = {}
-        for past in set(pasts):
-            places = [place for place, each in enumerate(pasts) if each == past]
-            latent = self._latents(
-                np.stack([seen[place][self._left - past :] for place in places]),
-                np.stack([f0[place][self._left - past :] for place in places]),
-                [speakers[place] for place in places],
-                [draws[place] for place in places],
-                past,
-            )
-            latents |= {place: made[:, past : past + fresh] for place, made in zip(places, latent, strict=True)}
-        after: list[AcousticState] = [
-            WindowState(
-                state.frames + fresh, own[fresh : fresh + self._left].copy(), curve[fresh : fresh + self._left].copy()
-            )
-            for state, own, curve in zip(known, seen, f0, strict=True)
+        """See ``AcousticStream``."""
+        known = [state for state in states if isinstance(state, LatentState)]
+        content, spec = np.stack(units), self._voice.spec
+        frames, pitch = content.shape[1], None
+        if spec.uses_f0:
+            pitch = torch.from_numpy(np.stack([coarse_pitch(melody.f0[:frames]) for melody in melodies]))
+        drawn = [
+            draw.noise.normal("prior", draw.row, frames, spec.latent_dim) * np.float32(draw.temperature)
+            for draw in draws
         ]
-        return after, [Sound(latents[place], melody) for place, melody in enumerate(melodies)]
-
-    def _latents(
-        self, units: Array, f0: Array, speakers: Sequence[int], draws: Sequence[Draws], past: int
-    ) -> list[Array]:
-        voice, pitched = self._voice, self._voice.spec.uses_f0
-        if isinstance(voice, RvcVoice) and len(units) > 1:
-            tables = [(each.noise, each.row - past, each.temperature) for each in draws]
-            return list(voice.latents(units, f0 if pitched else None, speakers, tables))
-        return [
-            voice.latent(
-                each,
-                curve if pitched else None,
-                speaker=speaker,
-                temperature=draw.temperature,
-                noise=draw.noise,
-                frame_offset=draw.row - past,
-            )
-            for each, curve, speaker, draw in zip(units, f0, speakers, draws, strict=True)
-        ]
+        embedded = torch.stack([self._voice.speaker_embedding(number) for number in speakers])
+        noise = torch.from_numpy(np.stack(drawn))
+        after, latent = self._stream.step_many(known, torch.from_numpy(content), pitch, embedded, noise, fresh)
+        return list(after), [Sound(own, melody) for own, melody in zip(latent.numpy(), melodies, strict=True)]
 
 
 class SingerAcoustic:
@@ -237,7 +201,11 @@ class LiveAcoustic:
 
 
 def acoustic_stream(voice: VoiceModel, left: int, live: LiveNet | None = None) -> AcousticStream:
-    """The streaming form of a voice's acoustic model; ``live`` takes its place."""
+    """The streaming form of a voice's acoustic model; ``live`` takes its place. Raises SettingsError if it has none."""
     if live is not None:
         return LiveAcoustic(live)
-    return SingerAcoustic(voice.net_stream()) if isinstance(voice, SingerVoice) else WindowedAcoustic(voice, left)
+    if isinstance(voice, SingerVoice):
+        return SingerAcoustic(voice.net_stream())
+    if isinstance(voice, RvcVoice):
+        return RvcAcoustic(voice, left)
+    raise SettingsError(f"a voice of the kind {type(voice).__name__} cannot be streamed", stage="acoustic")

@@ -1,7 +1,8 @@
 """Content units of a stream, from encoders that see a whole take offline.
 
-The Whisper encoder keeps what it has computed. Any other runs over a window of the audio's last seconds. Either way
-units are made with a stated look-ahead, and those beyond it, which are made without what follows, are made again.
+Whisper and HuBERT keep what they have computed. Any other encoder runs over a window of the audio's last seconds.
+Either way units are made with a stated look-ahead, and those beyond it, which are made without what follows, are made
+again.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from rocktop_ray.features.content.hubert import HubertEncoder
 from rocktop_ray.features.content.whisper import WhisperEncoder
-from rocktop_ray.models.whisper_stream import UNIT, WhisperState
+from rocktop_ray.models.hubert_stream import HubertState, HubertStream
+from rocktop_ray.models.whisper_stream import UNIT, WhisperState, WhisperStream
 from rocktop_ray.protocols import Array, ContentEncoder
 
 _FORGETS = 3000.0
@@ -35,7 +38,7 @@ class NormState:
 class ContentState:
     """What an encoder remembers, where it is one that does."""
 
-    encoder: WhisperState | None = None
+    encoder: WhisperState | HubertState | None = None
     norm: NormState | None = None
 
 
@@ -45,37 +48,44 @@ class ContentWindow:
     Args:
         encoder: any content encoder.
         left: units of context before the new ones.
+        ahead: units beyond the final ones.
     """
 
-    def __init__(self, encoder: ContentEncoder, left: int) -> None:
-        self._encoder, self._left = encoder, left
-        self._stream = encoder.stream(left) if isinstance(encoder, WhisperEncoder) else None
+    def __init__(self, encoder: ContentEncoder, left: int, ahead: int) -> None:
+        self._encoder, self._left, self._ahead = encoder, left, ahead
+        self._stream: WhisperStream | HubertStream | None = None
+        if isinstance(encoder, WhisperEncoder):
+            self._stream = encoder.stream(left)
+        elif isinstance(encoder, HubertEncoder):
+            self._stream = encoder.stream(left, ahead)
         self.needs = left * UNIT if self._stream is None else self._stream.needs
         """Samples at 16 kHz before the new ones that ``step`` must be given."""
 
     def begin(self) -> ContentState:
         """Nothing heard yet."""
+        encoder = None if self._stream is None else self._stream.begin()
         if not isinstance(self._encoder, WhisperEncoder):
-            return ContentState()
+            return ContentState(encoder)
         dim = self._encoder.spec.dim
-        norm = NormState(0.0, np.zeros(dim), np.zeros(dim))
-        return ContentState(None if self._stream is None else self._stream.begin(), norm)
+        return ContentState(encoder, NormState(0.0, np.zeros(dim), np.zeros(dim)))
 
-    def step(
-        self, states: Sequence[object], audio: Array, fresh: int, ahead: int
-    ) -> tuple[list[ContentState], list[Array]]:
+    def step(self, states: Sequence[object], audio: Array, fresh: int) -> tuple[list[ContentState], list[Array]]:
         """Audio ``[streams, needs + (fresh + ahead) * 320]`` at 16 kHz -> units ``[fresh + ahead, dim]`` of each.
 
         An encoder may come out a unit short; its last one then stands twice.
         """
-        known = [state for state in states if isinstance(state, ContentState)]
-        if self._stream is not None:
-            encoders = [state.encoder for state in known if state.encoder is not None]
-            after, features = self._stream.step_many(encoders, torch.from_numpy(audio), fresh, ahead)
+        known, ahead = [state for state in states if isinstance(state, ContentState)], self._ahead
+        if isinstance(self._stream, WhisperStream):
+            heard = [state.encoder for state in known if isinstance(state.encoder, WhisperState)]
+            after, features = self._stream.step_many(heard, torch.from_numpy(audio), fresh, ahead)
             made = [
                 self._normalised(encoder, state.norm, rows, fresh)
                 for encoder, state, rows in zip(after, known, features.numpy(), strict=True)
             ]
+        elif isinstance(self._stream, HubertStream):
+            under_way = [state.encoder for state in known if isinstance(state.encoder, HubertState)]
+            kept, units = self._stream.step_many(under_way, torch.from_numpy(audio), fresh, ahead)
+            made = [(ContentState(encoder), rows) for encoder, rows in zip(kept, units.numpy(), strict=True)]
         else:
             made = [self._alone(state, each, fresh, fresh + ahead) for state, each in zip(known, audio, strict=True)]
         return [state for state, _ in made], [units for _, units in made]

@@ -239,7 +239,10 @@ class LiveConverter:
         index = self.parts.index
         if index is None or settings.index_rate == 0:
             return units
-        blended = index.search_blend(units, settings.index_rate)
+        if len(units) % 2 == 0 and np.array_equal(units[::2], units[1::2]):  # units of 20 ms, each twice
+            blended = np.repeat(index.search_blend(units[::2], settings.index_rate), 2, axis=0)
+        else:
+            blended = index.search_blend(units, settings.index_rate)
         if self.parts.voice.spec.uses_f0 and settings.protect < 0.5:
             blended = blend_protected(blended, units, melody.f0, settings.protect)
         return blended

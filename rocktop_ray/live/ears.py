@@ -15,8 +15,18 @@ import torch
 from rocktop_ray.chunks import FRAME
 from rocktop_ray.live.content import ContentState, ContentWindow
 from rocktop_ray.live.layout import LiveLayout
-from rocktop_ray.live.melody import DEFAULT_HZ, Melody, MelodyState, MelodyWindow, begin_melody, sung
+from rocktop_ray.live.melody import (
+    DEFAULT_HZ,
+    Melody,
+    MelodyListener,
+    MelodySource,
+    MelodyState,
+    MelodyWindow,
+    begin_melody,
+    sung,
+)
 from rocktop_ray.models.listener import ListenerState, ListenerStream
+from rocktop_ray.models.listener.pitch import PitchStream
 from rocktop_ray.protocols import Array, ContentEncoder, PitchExtractor
 from rocktop_ray.settings import ConvertSettings
 
@@ -58,20 +68,25 @@ class Ears(Protocol):
 
 
 class WindowEars:
-    """Any encoder and extractor, over windows."""
+    """Any encoder, and a source of F0 that ``layout`` leaves time for; a voice may need none."""
 
-    def __init__(self, encoder: ContentEncoder, extractor: PitchExtractor | None, layout: LiveLayout) -> None:
+    def __init__(self, encoder: ContentEncoder, pitch: PitchExtractor | PitchStream | None, layout: LiveLayout) -> None:
         self._layout = layout
-        self._content = ContentWindow(encoder, layout.left // 2)
-        self._melody = None if extractor is None else MelodyWindow(extractor)
-        self._before = max(self._content.needs, layout.pitch_left * FRAME)
+        self._content = ContentWindow(encoder, layout.left // 2, layout.ahead // 2)
+        self._melody: MelodySource | None = None
+        if isinstance(pitch, PitchStream):
+            self._melody = MelodyListener(pitch, layout.ahead)
+        elif pitch is not None:
+            self._melody = MelodyWindow(pitch, layout.pitch_left)
+        self._before = max(self._content.needs, 0 if self._melody is None else self._melody.needs)
         self.lag, self.needs, self.warming = layout.ahead, self._before + layout.ahead * FRAME, 0
         self.exact = False
-        self.same: tuple[object, ...] = (encoder, extractor, layout)
+        self.same: tuple[object, ...] = (encoder, pitch, layout)
 
     def begin(self) -> EarsState:
         """Nothing heard yet."""
-        return EarsState(self._content.begin(), begin_melody())
+        melody = begin_melody() if self._melody is None else self._melody.begin()
+        return EarsState(self._content.begin(), melody)
 
     def step(
         self, states: Sequence[EarsState], audio: Array, settings: Sequence[ConvertSettings]
@@ -79,15 +94,15 @@ class WindowEars:
         """See ``Ears``."""
         layout, fresh = self._layout, self._layout.hop
         heard = audio[:, self._before - self._content.needs :]
-        contents, units = self._content.step([state.content for state in states], heard, fresh // 2, layout.ahead // 2)
+        contents, units = self._content.step([state.content for state in states], heard, fresh // 2)
         if self._melody is None:
             silent = np.zeros(fresh + layout.ahead, np.float32)
             melodies = [Melody(silent, silent + np.float32(DEFAULT_HZ))] * len(states)
             after = [state.melody for state in states]
         else:
-            window = audio[:, self._before - layout.pitch_left * FRAME :]
-            found = self._melody.step(window, fresh + layout.ahead)
-            after, melodies = _sung(states, found, fresh, settings)
+            window = audio[:, self._before - self._melody.needs :]
+            heard_in, found = self._melody.step([state.melody for state in states], window, fresh)
+            after, melodies = _sung(heard_in, found, fresh, settings)
         kept = [EarsState(content, melody) for content, melody in zip(contents, after, strict=True)]
         return kept, [np.repeat(each, 2, axis=0) for each in units], melodies
 
@@ -111,14 +126,14 @@ class ListenerEars:
         """See ``Ears``."""
         before = [state.content for state in states if isinstance(state.content, ListenerState)]
         contents, units, f0 = self._listener.step(before, torch.from_numpy(audio))
-        after, melodies = _sung(states, list(f0.numpy()), f0.shape[1], settings)
+        after, melodies = _sung([state.melody for state in states], list(f0.numpy()), f0.shape[1], settings)
         kept = [EarsState(content, melody) for content, melody in zip(contents, after, strict=True)]
         return kept, list(units.numpy()), melodies
 
 
 def _sung(
-    states: Sequence[EarsState], found: Sequence[Array], fresh: int, settings: Sequence[ConvertSettings]
+    states: Sequence[MelodyState], found: Sequence[Array], fresh: int, settings: Sequence[ConvertSettings]
 ) -> tuple[list[MelodyState], list[Melody]]:
     """F0 as heard of each stream -> F0 to sing."""
-    made = [sung(state.melody, f0, fresh, wanted) for state, f0, wanted in zip(states, found, settings, strict=True)]
+    made = [sung(state, f0, fresh, wanted) for state, f0, wanted in zip(states, found, settings, strict=True)]
     return [state for state, _ in made], [melody for _, melody in made]

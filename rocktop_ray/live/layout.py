@@ -22,18 +22,18 @@ class LiveLayout:
 
     Attributes:
         hop: frames that are converted at a time, 2..100.
-        ahead: frames that encoder, extractor and acoustic model hear after the newest converted one, 0..100. What has
-            an exact streaming form does not use this, nor what follows.
+        ahead: frames that encoder, extractor and acoustic model hear after the newest converted one, 0..100. They are
+            computed again with the next hop. What has an exact streaming form does not use this, nor what follows.
         left: frames before that the encoder hears, 20..1000.
         pitch_left: frames before that the extractor hears, 4..1000.
-        acoustic_left: frames before that an acoustic model without a streaming form gets, 20..1000.
+        acoustic_left: frames before that the attention of an RVC voice's prior encoder hears, 20..1000.
     """
 
-    hop: int = 10
-    ahead: int = 10
-    left: int = 150
+    hop: int = 16
+    ahead: int = 12
+    left: int = 100
     pitch_left: int = 30
-    acoustic_left: int = 60
+    acoustic_left: int = 100
 
     def __post_init__(self) -> None:
         ranges = {"hop": (2, 100), "ahead": (0, FIRST_ROW), "left": (20, 1000), "acoustic_left": (20, 1000)}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rocktop_ray.engine import build_engine
+from rocktop_ray.features.content.registry import build_content_encoder
+from rocktop_ray.features.pitch.registry import build_pitch_extractor
 from rocktop_ray.live.converter import LiveConverter
 from rocktop_ray.live.layout import LiveLayout
-from rocktop_ray.live.parts import exact_parts
+from rocktop_ray.live.parts import LiveParts, exact_parts, live_pitch
 from rocktop_ray.voices.names import BUNDLE
 from rocktop_ray.voices.open import open_voice
 
@@ -31,15 +32,20 @@ def open_live(
         layout: how streams are cut; None is ``EXACT`` where that is possible, else what ``LiveLayout`` says.
         exact: False uses encoder and extractor over windows, also for a voice that needs none.
         index: a retrieval index in place of the voice's own.
-        pitch: name of the pitch extractor, where one is used.
+        pitch: where F0 comes from if the voice is not exact: a pitch extractor over windows, or ``listener`` (None).
         library: folder of the voice library; None is the user's own.
 
-    Raises as ``build_engine`` does, and SettingsError for a voice that has no streaming form.
+    Raises VoiceNotFoundError, VoiceFormatError, ModelMissingError, and SettingsError for a voice that has no streaming
+    form.
     """
     name = str(voice)
     if exact is not False and name == BUNDLE:
         parts = exact_parts(open_voice(voice, library=library, index=index))
         if parts is not None:
             return LiveConverter(parts, layout or EXACT, name=name)
-    engine = build_engine(voice, index=index, pitch=pitch, library=library, device="cpu")
-    return LiveConverter(engine.converter, layout, name=name)
+    opened = open_voice(voice, library=library, index=index, device="cpu")
+    spec, extractor = opened.model.spec, None
+    if spec.uses_f0:
+        extractor = live_pitch(pitch, lambda: build_pitch_extractor(str(pitch)))
+    parts = LiveParts(opened.model, opened.index, build_content_encoder(spec.content.name), extractor)
+    return LiveConverter(parts, layout, name=name)

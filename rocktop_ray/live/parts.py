@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from rocktop_ray.convert import Converter
 from rocktop_ray.errors import ModelMissingError
@@ -11,12 +12,16 @@ from rocktop_ray.features.index import RetrievalIndex
 from rocktop_ray.live.ears import Ears, ListenerEars, WindowEars
 from rocktop_ray.live.layout import LiveLayout
 from rocktop_ray.models.listener import ListenerStream, open_listener
+from rocktop_ray.models.listener.pitch import PitchStream, open_pitch
 from rocktop_ray.models.listener.student_file import FOLDER
 from rocktop_ray.models.singer.live_net import LiveNet, open_live_net
 from rocktop_ray.models.singer.voice import SingerVoice
 from rocktop_ray.protocols import ContentEncoder, PitchExtractor, VoiceModel
 from rocktop_ray.voices.names import BUNDLE
 from rocktop_ray.voices.open import Voice
+
+LISTENER = "listener"
+"""Its name as a source of F0."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ class LiveParts:
         voice: the synthesizer.
         index: its retrieval index, if it has one.
         encoder: the content encoder that it was trained on; None where a listener hears.
-        extractor: the pitch extractor; None where a listener hears, or for a voice without F0.
+        extractor: the pitch extractor, over windows, or the listener's pitch, frame by frame; None where a listener
+            hears, or for a voice without F0.
         listener: hears units and F0 in place of both.
         live_net: the acoustic model in place of the voice's own.
         elsewhere: hears in place of all of them, in another process.
@@ -36,7 +42,7 @@ class LiveParts:
     voice: VoiceModel
     index: RetrievalIndex | None = None
     encoder: ContentEncoder | None = None
-    extractor: PitchExtractor | None = None
+    extractor: PitchExtractor | PitchStream | None = None
     listener: ListenerStream | None = None
     live_net: LiveNet | None = None
     elsewhere: Ears | None = None
@@ -57,6 +63,20 @@ class LiveParts:
         if self.encoder is None:
             raise ModelMissingError("a live voice needs a content encoder or a listener", stage="content")
         return WindowEars(self.encoder, self.extractor if self.voice.spec.uses_f0 else None, layout)
+
+
+def live_pitch(name: str | None, extractor: Callable[[], PitchExtractor]) -> PitchExtractor | PitchStream:
+    """Where F0 comes from in streams of a voice with an encoder: ``extractor()`` for the name of a pitch extractor.
+
+    None and ``listener`` are the pitch of the package's listener, which computes each frame once. Raises
+    ModelMissingError or SettingsError as ``extractor`` does.
+    """
+    return _pitch() if name in (None, LISTENER) else extractor()
+
+
+@cache
+def _pitch() -> PitchStream:
+    return open_pitch()
 
 
 def exact_parts(voice: Voice, elsewhere: Callable[[], Ears] | None = None) -> LiveParts | None:

@@ -8,6 +8,7 @@ convolutions are plain matrix products without copies.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import cast
@@ -82,9 +83,17 @@ class Convolution(nn.Module):
         """
         if not isinstance(self.norm, nn.GroupNorm):
             return self.weight, self.bias
+        return self.folded(*self.moments(audio))
+
+    def moments(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean ``[taps]`` and covariance ``[taps, taps]`` of the input windows of a take ``[samples]``, in float64."""
         windows = audio.unfold(0, len(self.weight), self.stride).double()
         centre = windows.mean(0)
-        spread = (windows.T @ windows) / len(windows) - torch.outer(centre, centre)
+        return centre, (windows.T @ windows) / len(windows) - torch.outer(centre, centre)
+
+    def folded(self, centre: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias for windows of that mean and covariance; only where the norm is over time."""
+        assert isinstance(self.norm, nn.GroupNorm)
         taps = self.weight[:, 0].double()
         scale = self.norm.weight * torch.rsqrt((taps * (spread @ taps)).sum(0).clamp_min(0) + self.norm.eps)
         return (taps * scale).float()[:, None], (self.norm.bias - (centre @ taps) * scale).float()
@@ -129,14 +138,21 @@ class FrontEnd(nn.Module):
 
     def forward(self, audio: Tensor) -> Tensor:
         """All frames of the take."""
+        return self.frames(audio, [convolution.weights(audio) for convolution in self.stack])
+
+    @property
+    def stack(self) -> list[Convolution]:
+        """The convolutions in order."""
+        return [cast(Convolution, convolution) for convolution in self.convolutions]
+
+    def frames(self, audio: Tensor, weights: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
+        """All frames of the audio, with what each convolution's ``weights`` gave."""
         frames, hop = self.config.frames(len(audio)), prod(self.config.conv_stride)
-        stack = [cast(Convolution, convolution) for convolution in self.convolutions]
-        weights = [convolution.weights(audio) for convolution in stack]
         tiles = []
         for start in range(0, frames, _TILE):
             stop = min(start + _TILE, frames)
             x = audio[start * hop : (stop - 1) * hop + self.config.receptive_field, None]
-            for convolution, (weight, bias) in zip(stack, weights, strict=True):
+            for convolution, (weight, bias) in zip(self.stack, weights, strict=True):
                 x = convolution(x, weight, bias)
             tiles.append(x)
         return torch.cat(tiles)

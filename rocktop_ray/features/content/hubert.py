@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Literal, get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ from rocktop_ray.errors import AudioError, SettingsError, VoiceFormatError
 from rocktop_ray.features.content.hubert_files import read_hubert
 from rocktop_ray.heap import loading
 from rocktop_ray.models.hubert import Hubert, HubertConfig
+from rocktop_ray.models.hubert_stream import HubertStream, HubertWeights, streamable
 from rocktop_ray.protocols import Array, ContentSpec
 
 Version = Literal["v1", "v2"]
@@ -55,6 +57,8 @@ class HubertEncoder:
         self._device = torch.device(device)
         self._net = _build(state, config).to(self._device)
         self._final = self._net.final_proj if version == "v1" else None
+        self._packed: HubertWeights | None = None
+        self._packing = Lock()
 
     @classmethod
     def load(cls, path: str | Path, *, version: Version = "v2", device: str = "cpu") -> HubertEncoder:
@@ -67,6 +71,19 @@ class HubertEncoder:
     def spec(self) -> ContentSpec:
         """Name and width of the units."""
         return self._spec
+
+    def stream(self, left: int, ahead: int) -> HubertStream | None:
+        """The streaming form, with ``left`` units of context and ``ahead`` beyond the final ones.
+
+        Its weights are made ready once for all streams, which takes as much memory as half precision does. None off
+        the processor, or for a network whose units are not 20 ms apart.
+        """
+        if self._device.type != "cpu" or not streamable(self._config):
+            return None
+        with self._packing:
+            if self._packed is None:
+                self._packed = HubertWeights(self._net, self._layer, self._final)
+        return HubertStream(self._packed, left, ahead)
 
     @torch.inference_mode()
     def encode(self, audio: Array) -> Array:

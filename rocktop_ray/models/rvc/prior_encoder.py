@@ -18,7 +18,7 @@ from rocktop_ray.models.rvc.pitch_bins import BINS
 WINDOW = 10
 """Frames to either side that have their own relative embedding."""
 _QUERIES = 256  # queries per block: bounds the score matrix to [heads, 256, frames], which stays in cache
-_SLOPE = 0.1
+SLOPE = 0.1
 _HIDDEN_SCORE = -1e4
 
 
@@ -48,6 +48,15 @@ class RelativeAttention(nn.Module):
         ]
         attended = torch.cat(blocks, 2)
         return self.conv_o(attended.mT.reshape(x.shape))
+
+    def attend_rows(self, query: Tensor, key: Tensor, value: Tensor, start: int, seen: Tensor | None) -> Tensor:
+        """Projected queries ``[batch, n, channels]`` of frames ``start ..``, keys and values of all frames -> as many
+        rows before the last projection. Frames where ``seen`` ``[batch, frames]`` is False are not attended to.
+        """
+        heads = [each.unflatten(2, (self.heads, -1)).transpose(1, 2) for each in (query, key, value)]
+        hidden = None if seen is None else ~seen[:, None, None]
+        mixed = self._attend(heads[0] * heads[0].shape[3] ** -0.5, start, heads[1], heads[2], hidden)
+        return mixed.transpose(1, 2).flatten(2)
 
     def _split(self, x: Tensor) -> Tensor:
         """``[batch, channels, frames]`` -> ``[batch, heads, frames, width]``."""
@@ -129,6 +138,6 @@ class PriorEncoder(nn.Module):
             if pitch is None:
                 raise ValueError("this voice needs the pitch")
             x = x + self.emb_pitch(pitch)
-        x = F.leaky_relu(x * math.sqrt(x.shape[2]), _SLOPE)
+        x = F.leaky_relu(x * math.sqrt(x.shape[2]), SLOPE)
         mean, log_scale = masked(self.proj(self.encoder(x.mT, mask)), mask).chunk(2, 1)
         return mean, log_scale

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from rocktop_ray.errors import SettingsError
 from rocktop_ray.models.rvc.config import SynthesizerConfig
 from rocktop_ray.models.rvc.context import context_frames, way_up_frames
 from rocktop_ray.models.rvc.hifigan import HifiganDecoder
+from rocktop_ray.models.rvc.latent_stream import LatentStream
 from rocktop_ray.models.rvc.pitch_bins import coarse_pitch
 from rocktop_ray.models.rvc.refinegan import Jitter, RefineganDecoder
 from rocktop_ray.models.rvc.source import sine_source
@@ -113,25 +114,6 @@ class RvcVoice:
             draw = self._tensor(table.T * np.float32(temperature))
         latent = self.model.latent(self._tensor(units), pitch, self._speaker(speaker), draw)
         return latent[0].float().cpu().numpy()
-
-    @torch.inference_mode()
-    def latents(
-        self, units: Array, f0: Array | None, speakers: Sequence[int], draws: Sequence[tuple[Noise, int, float]]
-    ) -> Array:
-        """Several windows at once: units ``[windows, frames, dim]``, F0 ``[windows, frames]`` -> latent ``[windows,
-        latent_dim, frames]``.
-
-        Each has a speaker, and a noise, the row of its first frame in the table, and the temperature. Shapes and F0
-        are taken as they are; raises SettingsError for a speaker that the voice does not have.
-        """
-        pitch = None if f0 is None else torch.from_numpy(np.stack([coarse_pitch(each) for each in f0])).to(self.device)
-        frames, width = units.shape[1], self.config.inter_channels
-        drawn = [noise.normal("prior", row, frames, width).T * np.float32(warmth) for noise, row, warmth in draws]
-        speaker = torch.cat([self._speaker(number) for number in speakers])
-        content = torch.from_numpy(np.ascontiguousarray(units)).to(self.device, self.dtype)
-        prior = torch.from_numpy(np.stack(drawn)).to(self.device, self.dtype)
-        result: Array = self.model.latent(content, pitch, speaker, prior).float().cpu().numpy()
-        return result
 
     @torch.inference_mode()
     def wave(
@@ -238,6 +220,15 @@ class RvcVoice:
         if not np.isfinite(melody).all() or (melody < 0).any():
             raise SettingsError("F0 must be 0 (unvoiced) or a positive number of Hz in every frame", stage=stage)
         return melody
+
+    def latent_stream(self, left: int) -> LatentStream:
+        """The streaming form of ``latent``, with ``left`` frames of context.
+
+        Raises SettingsError off the processor or in another float type.
+        """
+        if self.device.type != "cpu" or self.dtype != torch.float32:
+            raise SettingsError("only a voice in float32 on the processor has a streaming form", stage="acoustic")
+        return LatentStream(self.model, left)
 
     def decoder_stream(self) -> DecoderStream:
         """The decoder's streaming form, which shares its weights.
