@@ -37,7 +37,7 @@ from serve_apps.stages import LocalStages, StagedConverters
 from serve_apps.voices import VoiceShelf
 
 
-def eventually(check: Callable[[], bool], seconds: float = 10.0) -> None:
+def eventually(check: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not check():
         assert time.monotonic() < end
@@ -51,7 +51,7 @@ class Gateway:
     config: ServeConfig
 
     def client(self, **options: Any) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=60, trust_env=False, **options)
+        return httpx.Client(base_url=self.url, timeout=120, trust_env=False, **options)
 
     def spooled(self) -> list[str]:
         """What lies in the store besides jobs."""

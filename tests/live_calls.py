@@ -39,5 +39,5 @@ async def through(
     """All that comes back, and what happened meanwhile."""
     events: list[Event] = []
     async with server.running(), LiveClient(server.url, start, on_event=events.append, **options) as client:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             return [audio async for audio in client.convert(blocks)], events

@@ -58,5 +58,5 @@ def serving_live(folder: Path, **sections: Any) -> Iterator[LiveServer]:
             yield LiveServer(server.servers[0].sockets[0].getsockname()[1], engine, desk, config, loop)
         finally:
             server.should_exit = True
-            thread.join(20)
+            thread.join(60)
             engine.close()

@@ -30,7 +30,7 @@ class Running:
     made: Parts
 
     def client(self, **options: Any) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=60, trust_env=False, **options)
+        return httpx.Client(base_url=self.url, timeout=120, trust_env=False, **options)
 
 
 @contextmanager

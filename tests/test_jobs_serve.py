@@ -27,7 +27,7 @@ def client(ray_cluster: int, ray_home: Path) -> Iterator[httpx.Client]:
     config = small_config(ray_home, store=str(ray_home / "jobs"), limits={"running_jobs": 2})
     serve.run(build_app(config), name="jobs", route_prefix="/")
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{ray_cluster}", timeout=60, trust_env=False) as made:
+        with httpx.Client(base_url=f"http://127.0.0.1:{ray_cluster}", timeout=120, trust_env=False) as made:
             yield made
     finally:
         serve.delete("jobs")
@@ -41,7 +41,7 @@ def _batch(client: httpx.Client, count: int, seconds: float = 1.0) -> dict[str, 
     return batch
 
 
-def _ended(client: httpx.Client, batch: dict[str, Any], seconds: float = 90) -> list[dict[str, Any]]:
+def _ended(client: httpx.Client, batch: dict[str, Any], seconds: float = 200) -> list[dict[str, Any]]:
     end = time.monotonic() + seconds
     while True:
         state = client.get(batch["links"]["self"]).json()
@@ -74,7 +74,7 @@ def test_a_killed_keeper_costs_no_job_and_no_byte(client: httpx.Client) -> None:
     killed = kill_replica("jobs", "Jobs")
     jobs = _ended(client, batch)
     assert _results(client, jobs) == whole
-    follower.join(20)
+    follower.join(60)
     assert seen[-2] == "event: done" and json.loads(seen[-1][6:])["id"] == batch["jobs"][-1]["id"]
     assert replica_pids("jobs", "Jobs") != [killed]
 

@@ -57,7 +57,7 @@ def test_the_javascript_client_runs(server: LiveServer, tmp_path: Path) -> None:
 
     def run(voice: str) -> subprocess.CompletedProcess[str]:
         words = [node, "--experimental-websocket", str(program), server.url, voice]
-        return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
 
     done = run("anna")
     assert done.returncode == 0, done.stderr

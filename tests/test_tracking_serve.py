@@ -79,7 +79,7 @@ def test_a_voice_above_the_limit(home: Path, registry: Path) -> None:
 def test_a_registry_that_is_down_is_not_named(home: Path) -> None:
     where = voices(home, tracking="http://me:hush-hush@127.0.0.1:9")
     with serving_gateway(home, voices=where) as own, own.client() as client:
-        answer = client.post("/v1/voices", json={"url": "mlflow:clara"}, timeout=60)
+        answer = client.post("/v1/voices", json={"url": "mlflow:clara"}, timeout=120)
         assert answer.status_code == 502 and answer.json()["code"] == "tracking_failed"
         assert "hush" not in answer.text and "127.0.0.1" not in answer.text
 

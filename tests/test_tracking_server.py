@@ -94,9 +94,9 @@ def test_a_server_that_is_killed_in_mid_run(server: MlflowServer, caplog: pytest
         for step in (20, 30):
             log(tracked, step)
         validate(tracked, 30)
-        assert time.monotonic() - began < 10  # training waits for no server; drawing takes its time
+        assert time.monotonic() - began < 60  # training waits for no server; drawing takes its time
         while "goes on" not in caplog.text:
-            assert time.monotonic() - began < 60
+            assert time.monotonic() - began < 120
             time.sleep(0.1)
         server.start()
         log(tracked, 40)

@@ -219,7 +219,7 @@ def test_read_only_library(tmp_path, pth):
 
 
 def run(code: str, *arguments) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], **_CHILD, check=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], **_CHILD, check=True, timeout=250)
 
 
 _CHILD = {
@@ -257,7 +257,7 @@ def test_a_killed_import_leaves_a_whole_voice(shelf, pth, step):
     child = subprocess.Popen([sys.executable, "-c", _STOPPING, str(shelf.root), str(pth), step], **_CHILD)
     assert child.stdout is not None and child.stdout.readline() == "there\n"
     child.send_signal(signal.SIGKILL)
-    child.wait(timeout=30)
+    child.wait(timeout=120)
     child.stdout.close()
     assert any(path.name.startswith((".staging-", ".old-")) for path in shelf.root.iterdir())
     torch.save(tiny_file(), pth)
