@@ -25,10 +25,14 @@ SIZE = 100_000
 
 
 class Mill:
-    """Implements ``orders.Conversions``: grinds the take's bytes in ``steps`` steps of a tenth of a second of audio."""
+    """Implements ``orders.Conversions``: grinds the take's bytes in ``steps`` steps of a tenth of a second of audio.
 
-    def __init__(self, spool: Spool, steps: int = 4, pause: float = 0.0) -> None:
+    ``pause``: seconds before each step; ``most``: the last step that comes, until it is raised.
+    """
+
+    def __init__(self, spool: Spool, steps: int = 4, pause: float = 0.0, most: int | None = None) -> None:
         self.spool, self.steps, self.pause = spool, steps, pause
+        self.most = steps if most is None else most
 
     async def run(self, order: Order) -> AsyncGenerator[Event, None]:
         data = await asyncio.to_thread(self._read, order.source)
@@ -37,6 +41,8 @@ class Mill:
         yield Started(self.steps / 10)
         for step in range(1, self.steps + 1):
             await asyncio.sleep(self.pause)
+            while step > self.most:
+                await asyncio.sleep(0.01)
             yield Advanced(step / 10, "vocoder")
             if data == b"poison" and step == self.steps // 2:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -70,10 +76,11 @@ def order_for(source: str, name: str = "flac") -> Order:
     return Order("request", VoiceRef("bundle@1", "bundle"), source, check_output(name, 48_000))
 
 
-async def _main(folder: Path, new: int, pause: float, first: str) -> None:
+async def _main(folder: Path, new: int, pause: float, first: str, most: int) -> None:
     """A process with a board: makes ``new`` jobs, tells of every change on its output, ends when all have ended."""
     spool = Spool.open(str(folder))
-    runner = ConvertRunner(Mill(spool, 10, pause), spool, lambda url: spool.reading(url))
+    mill = Mill(spool, 10, pause, most=0)  # until all jobs are there
+    runner = ConvertRunner(mill, spool, lambda url: spool.reading(url))
     board = JobBoard(spool.store, {KIND: runner}, LimitsConfig(running_jobs=2))
     await board.start()
     for number in range(new):
@@ -82,6 +89,7 @@ async def _main(folder: Path, new: int, pause: float, first: str) -> None:
             KIND, payload(f"job{number}", order_for(f"takes/t{number}"), f"{number}.wav"), id=f"job{number}"
         )
     waiting = [job.id for job in await board.list(limit=1000)]
+    mill.most = most
 
     async def follow(id: str) -> None:
         async for job in board.watch(id):
@@ -93,4 +101,4 @@ async def _main(folder: Path, new: int, pause: float, first: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]))
+    asyncio.run(_main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4], int(sys.argv[5])))

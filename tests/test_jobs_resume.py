@@ -22,10 +22,10 @@ from serve_apps.config import LimitsConfig
 from serve_apps.jobs.protocol import Job
 
 
-def _process(folder: Path, new: int, pause: float, first: str = "take 0") -> subprocess.Popen[str]:
+def _process(folder: Path, new: int, pause: float, first: str = "take 0", most: int = 10) -> subprocess.Popen[str]:
     here = Path(__file__).parent
     return subprocess.Popen(
-        [sys.executable, str(here / "job_stand_ins.py"), str(folder), str(new), str(pause), first],
+        [sys.executable, str(here / "job_stand_ins.py"), str(folder), str(new), str(pause), first, str(most)],
         stdout=subprocess.PIPE,
         text=True,
         cwd=here,
@@ -40,7 +40,7 @@ def _said(process: subprocess.Popen[str]) -> Any:
 
 
 def test_a_process_killed_half_way_loses_nothing_and_the_bytes_are_the_same(tmp_path: Path) -> None:
-    first = _process(tmp_path, 4, 0.1)
+    first = _process(tmp_path, 4, 0.1, most=5)
     try:
         for id, status, done in _said(first):
             if id == "job0" and status == "running" and done >= 0.4:
@@ -55,7 +55,7 @@ def test_a_process_killed_half_way_loses_nothing_and_the_bytes_are_the_same(tmp_
     again = _process(tmp_path, 0, 0.0)
     try:
         ends = {id: status for id, status, _ in _said(again)}
-        assert again.wait(timeout=30) == 0
+        assert again.wait(timeout=120) == 0
     finally:
         again.kill()
     assert ends == dict.fromkeys(before, "done") == on_disk(tmp_path)
@@ -69,7 +69,7 @@ def test_a_job_that_kills_its_process_is_given_up_and_others_are_not(tmp_path: P
     for life in range(6):
         process = _process(tmp_path, 0 if life else 3, 0.02, "poison")
         lives.append({id for id, status, _ in _said(process) if status == "running"})
-        if process.wait(timeout=30) == 0:
+        if process.wait(timeout=120) == 0:
             break
     assert on_disk(tmp_path) == {"job0": "failed", "job1": "done", "job2": "done"}
     assert [("job0" in life, len(life) > 1) for life in lives] == [
@@ -92,7 +92,7 @@ def test_a_clean_stop_counts_as_no_kill(tmp_path: Path) -> None:
                 await until(lambda steps=steps: steps.started == ["long"])
             assert on_disk(tmp_path) == {"long": "queued"}
         async with board(tmp_path) as jobs:
-            assert (await jobs.wait("long", 5)).status == "done"
+            assert (await jobs.wait("long", 60)).status == "done"
 
     run(main())
 
@@ -102,7 +102,7 @@ def test_damaged_states_are_set_aside(tmp_path: Path, caplog: pytest.LogCaptureF
         async with board(tmp_path) as jobs:
             for name in ("fine", "cut", "other"):
                 await jobs.submit("convert", {"name": name}, id=name)
-                await jobs.wait(name, 5)
+                await jobs.wait(name, 60)
         files = tmp_path / "jobs"
         cut = (files / "cut.json").read_text()[:40]
         (files / "cut.json").write_text(cut)
@@ -113,7 +113,7 @@ def test_damaged_states_are_set_aside(tmp_path: Path, caplog: pytest.LogCaptureF
         async with board(tmp_path) as jobs:
             assert [job.id for job in await jobs.list()] == ["fine"]
             made = await jobs.submit("convert", {"name": "new"}, id="cut")
-            assert (await jobs.wait(made.id, 5)).status == "done"
+            assert (await jobs.wait(made.id, 60)).status == "done"
         assert {path.name for path in (tmp_path / "damaged").iterdir()} == {
             *("cut.json", "other.json", "zero.json", "list.json")
         }
@@ -135,7 +135,7 @@ def test_a_take_that_kills_stages_fails_after_three_tries(tmp_path: Path) -> Non
             for name, count in (("again", 3), ("once", 1)):
                 tries.clear()
                 made = await jobs.submit("convert", {"name": name})
-                assert (await jobs.wait(made.id, 10)).error["code"] == "stage_lost"
+                assert (await jobs.wait(made.id, 60)).error["code"] == "stage_lost"
                 assert len(tries) == count
 
     run(main())
@@ -149,12 +149,12 @@ def test_five_hundred_jobs_are_taken_up_again_quickly(tmp_path: Path) -> None:
             made = [job.id for job in reversed(await jobs.list(limit=1000))]
         began = time.monotonic()
         async with board(tmp_path, instant, limits=LimitsConfig(running_jobs=8)) as jobs:
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 30
             assert [job.id for job in reversed(await jobs.list(limit=1000))] == made
             for id in made:
-                assert (await jobs.wait(id, 30)).status == "done"
+                assert (await jobs.wait(id, 60)).status == "done"
 
-    run(main(), 60)
+    run(main())
 
 
 def test_the_same_job_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def send(client: httpx.Client, take: bytes = TAKE, name: str = "verse.wav", **fi
     return answer.json()
 
 
-def ended(client: httpx.Client, id: str, seconds: float = 10) -> dict[str, Any]:
+def ended(client: httpx.Client, id: str, seconds: float = 60) -> dict[str, Any]:
     end = time.monotonic() + seconds
     while (job := client.get(f"/v1/jobs/{id}").json())["status"] not in FINAL:
         assert time.monotonic() < end, job

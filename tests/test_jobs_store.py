@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,21 +42,21 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def _spool(server: Server, prefix: str) -> Spool:
+def _spool(server: Server, prefix: str, seconds: float = 20.0) -> Spool:
     keys = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
-    quick = {"connect_seconds": 0.5, "read_seconds": 0.5, "attempts": 1}
-    return Spool(open_storage(f"s3://{BUCKET}/{prefix}", StorageSettings(server.endpoint, **keys, **quick)))
+    limits = {"connect_seconds": seconds, "read_seconds": seconds, "attempts": 1}
+    return Spool(open_storage(f"s3://{BUCKET}/{prefix}", StorageSettings(server.endpoint, **keys, **limits)))
 
 
-def _board(spool: Spool, pause: float = 0.0) -> JobBoard:
-    runner = ConvertRunner(Mill(spool, 10, pause), spool, lambda url: spool.reading(url))
+def _board(spool: Spool, mill: Mill | None = None) -> JobBoard:
+    runner = ConvertRunner(mill or Mill(spool, 10), spool, lambda url: spool.reading(url))
     return JobBoard(spool.store, {KIND: runner}, LimitsConfig(running_jobs=2))
 
 
 def test_jobs_live_in_s3(server: Server) -> None:
     async def main() -> None:
         spool = _spool(server, "live")
-        jobs = _board(spool, 0.05)
+        jobs = _board(spool, Mill(spool, 10, 0.05, most=4))
         await jobs.start()
         for number in range(6):
             spool.put(f"takes/t{number}", f"take {number}".encode())
@@ -65,7 +66,7 @@ def test_jobs_live_in_s3(server: Server) -> None:
         again = _board(spool)
         await again.start()
         for number in range(6):
-            assert (await again.wait(f"j{number}", 20)).status == "done"
+            assert (await again.wait(f"j{number}", 60)).status == "done"
             assert spool.store.read(f"results/j{number}.flac") == ground(f"take {number}".encode(), order_for("x"))
         await again.remove("j0")
         keys = {found.key for found in spool.store.list()}
@@ -73,7 +74,7 @@ def test_jobs_live_in_s3(server: Server) -> None:
         assert {"jobs/j1.json", "takes/t1", "results/j1.flac", "results/j1.melody"} <= keys
         await again.close()
 
-    run(main(), 60)
+    run(main())
 
 
 def test_parts_of_objects_in_s3(server: Server) -> None:
@@ -91,32 +92,34 @@ def test_parts_of_objects_in_s3(server: Server) -> None:
 
 def test_a_store_that_stops_answering_costs_time_and_no_job(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        spool = _spool(server, "away")
-        jobs = _board(spool, 0.05)
+        spool = _spool(server, "away", seconds=2.0)
+        mill = Mill(spool, 10, 0.05, most=4)
+        jobs = _board(spool, mill)
         await jobs.start()
         for number in range(4):
             spool.put(f"takes/t{number}", f"take {number}".encode())
             await jobs.submit(KIND, payload(f"j{number}", order_for(f"takes/t{number}"), "x.wav"), id=f"j{number}")
         await until(lambda: jobs._records["j1"].job.progress.seconds_done > 0.1)
         os.kill(server.pid, signal.SIGSTOP)
+        mill.most = 10
         try:
             with pytest.raises(StorageUnavailableError):
                 await jobs.submit(KIND, {"lost": True}, id="refused")
             began = time.monotonic()
             cancelled = await jobs.cancel("j3")
-            assert cancelled.status == "cancelled" and time.monotonic() - began < 8
+            assert cancelled.status == "cancelled" and time.monotonic() - began < 60
             await asyncio.sleep(2)
             for number in range(3):
                 assert (await jobs.get(f"j{number}")).status in ("queued", "running")
         finally:
             os.kill(server.pid, signal.SIGCONT)
         for number in range(3):
-            assert (await jobs.wait(f"j{number}", 30)).status == "done"
+            assert (await jobs.wait(f"j{number}", 60)).status == "done"
             assert spool.store.read(f"results/j{number}.flac") == ground(f"take {number}".encode(), order_for("x"))
         assert jobs._records["j0"].starts == 1  # tried again by this board, not by another
         with pytest.raises(JobNotFoundError):
             await jobs.get("refused")
-        await until(lambda: jobs._ledger.failing is None and not jobs._ledger._wanted, 20)
+        await until(lambda: jobs._ledger.failing is None and not jobs._ledger._wanted)
         await jobs.close()
         assert "jobs/refused.json" not in {found.key for found in spool.store.list("jobs/")}
         fresh = _board(spool)
@@ -124,7 +127,7 @@ def test_a_store_that_stops_answering_costs_time_and_no_job(server: Server, capl
         assert [(await fresh.get(f"j{n}")).status for n in range(4)] == ["done", "done", "done", "cancelled"]
         await fresh.close()
 
-    run(main(), 90)
+    run(main(), 200)
     assert SECRET_KEY not in caplog.text and "tried again" in caplog.text
 
 
@@ -142,7 +145,7 @@ async def _made(jobs: JobBoard, folder: Path, id: str, size: int = 1000, end: bo
     _file(folder, f"results/{id}.flac", size)
     _file(folder, f"results/{id}.melody", 10)
     if end:
-        assert (await jobs.wait(id, 5)).status == "done"
+        assert (await jobs.wait(id, 60)).status == "done"
 
 
 def _files(folder: Path) -> set[str]:
@@ -167,15 +170,18 @@ def test_a_removed_job_takes_its_files_along(tmp_path: Path) -> None:
     run(main())
 
 
-def test_old_jobs_go_and_those_that_wait_or_run_stay(tmp_path: Path) -> None:
+def test_old_jobs_go_and_those_that_wait_or_run_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         steps = Steps()
-        limits = LimitsConfig(running_jobs=1, keep_hours=0.3 / 3600)
+        limits = LimitsConfig(running_jobs=1, keep_hours=10.0)
         async with board(tmp_path, steps, limits=limits, sweep_seconds=0.05) as jobs:
             steps.let("old")
             await _made(jobs, tmp_path, "old")
             await _made(jobs, tmp_path, "runs", end=False)
             await _made(jobs, tmp_path, "waits", end=False)
+            assert len(jobs._records) == 3
+            later = time.time() + 11 * 3600
+            monkeypatch.setattr("serve_apps.jobs.retention.time", SimpleNamespace(time=lambda: later))
             await until(lambda: "old" not in jobs._records)
             await asyncio.sleep(0.5)
             assert {job.id for job in await jobs.list()} == {"runs", "waits"}
@@ -220,7 +226,7 @@ def test_what_killed_requests_left_goes_after_a_while(tmp_path: Path) -> None:
             await asyncio.sleep(0.2)
             assert all(path.exists() for path in [*new, *foreign, kept])
             steps.let("a")
-            await jobs.wait(made.id, 5)
+            await jobs.wait(made.id, 60)
 
     run(main())
 
