@@ -13,7 +13,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, _end_with_parent, free_ports
+from free_ports import free_port
+from s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, _end_with_parent
 
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -27,11 +28,11 @@ class MlflowServer:
 
     def __init__(self, folder: Path, s3_endpoint: str | None = None) -> None:
         self._folder, self._s3 = folder, s3_endpoint
-        self._port = free_ports(1)[0]
+        self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.uri = f"http://127.0.0.1:{self._port}"
 
-    def start(self, seconds: float = 90.0) -> None:
+    def start(self, seconds: float = 200.0) -> None:
         files = f"s3://{BUCKET}/mlflow" if self._s3 else (self._folder / "files").as_uri()
         store = f"sqlite:///{self._folder / 'server.db'}"
         arguments = [
@@ -60,7 +61,7 @@ class MlflowServer:
         end = time.monotonic() + seconds
         while time.monotonic() < end and self._process.poll() is None:
             try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=2):
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=10):
                     return
             except OSError:
                 time.sleep(0.1)
@@ -76,7 +77,7 @@ class MlflowServer:
     def get(self, path: str, /, **query: Any) -> Any:
         """An answer of the web API."""
         address = f"{self.uri}/api/2.0/mlflow/{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(address, timeout=20) as answer:
+        with urllib.request.urlopen(address, timeout=60) as answer:
             return json.load(answer)
 
     def post(self, path: str, /, **values: Any) -> Any:
@@ -84,11 +85,11 @@ class MlflowServer:
         request = urllib.request.Request(
             f"{self.uri}/api/2.0/mlflow/{path}", json.dumps(values).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
     def file(self, run_id: str, path: str) -> bytes:
         """A file of a run, as the web page fetches it."""
         query = urllib.parse.urlencode({"run_uuid": run_id, "path": path})
-        with urllib.request.urlopen(f"{self.uri}/get-artifact?{query}", timeout=20) as answer:
+        with urllib.request.urlopen(f"{self.uri}/get-artifact?{query}", timeout=60) as answer:
             return answer.read()

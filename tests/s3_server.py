@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from free_ports import free_ports
 
 ACCESS_KEY = "test-access-key"
 SECRET_KEY = "test-secret-key-never-shown"
@@ -49,21 +50,6 @@ def s3_server() -> Iterator[Server]:
             _stop(process)
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody uses; SeaweedFS also takes each one's number + 10000 for gRPC."""
-    found: list[int] = []
-    with contextlib.ExitStack() as held:
-        while len(found) < count:
-            one = held.enter_context(socket.socket())
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
-            with contextlib.suppress(OSError, OverflowError):
-                other = held.enter_context(socket.socket())
-                other.bind(("127.0.0.1", port - 10000))
-                found.append(port - 10000)
-    return found
-
-
 def _start(weed: str, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     config = folder / "s3.json"
     identity = {
@@ -73,7 +59,7 @@ def _start(weed: str, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     }
     config.write_text(json.dumps({"identities": [identity]}))
     for _ in range(3):  # a port may be taken between choosing and using it
-        master, volume, filer, s3 = free_ports(4)
+        master, volume, filer, s3 = free_ports(4, also=10_000)  # for gRPC
         arguments = [
             *(weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false"),
             *(f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", "-volume.max=20"),
@@ -112,7 +98,7 @@ def _ready(process: subprocess.Popen[bytes], endpoint: str) -> bool:
         region_name="us-east-1",
         config=Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1}),
     )
-    end = time.monotonic() + 40
+    end = time.monotonic() + 80
     while time.monotonic() < end and process.poll() is None:
         try:
             with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
+from free_ports import free_port
 
 if TYPE_CHECKING:
     from serve_apps.config import ServeConfig
@@ -85,13 +85,6 @@ def small_config(home: Path, **changes: object) -> ServeConfig:
             **changes,
         }
     )
-
-
-def free_port() -> int:
-    """A TCP port of loopback that nobody uses at the moment."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
 
 
 @contextmanager

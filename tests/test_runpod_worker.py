@@ -7,7 +7,6 @@ import base64
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from free_ports import free_port
 from http_server import Running, fixed, serving
 from nano_parts import wav
 
@@ -75,9 +75,7 @@ def test_job_from_the_command_line(files: Running, environment: dict[str, str], 
 
 def test_worker_api_of_the_sdk(files: Running, environment: dict[str, str]) -> None:
     pytest.importorskip("runpod")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [*RUN, "--rp_serve_api", "--rp_api_host", "127.0.0.1", "--rp_api_port", str(port)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:

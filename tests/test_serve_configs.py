@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from free_ports import free_port
 from ray.serve.schema import LoggingConfig, ServeDeploySchema
 from typer.testing import CliRunner
 
@@ -154,9 +155,9 @@ def test_a_file_that_is_not_there() -> None:
 
 def test_a_busy_port_is_said_before_anything_starts() -> None:
     with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
+        port = free_port()
+        server.bind(("127.0.0.1", port))
         server.listen()
-        port = server.getsockname()[1]
         assert not port_is_free("127.0.0.1", port)
         result = CliRunner().invoke(app, ["--port", str(port)])
         assert isinstance(result.exception, SettingsError) and f"port {port}" in result.exception.message

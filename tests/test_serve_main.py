@@ -13,7 +13,8 @@ import httpx
 import psutil
 import pytest
 import yaml
-from serve_cluster import free_port, small_config, small_home
+from free_ports import free_port
+from serve_cluster import small_config, small_home
 
 START = "from serve_apps.main import main; main()"
 
@@ -41,7 +42,7 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
                 break
         shown = "\n".join(told)
         assert f"http://127.0.0.1:{port}/docs" in shown and "dashboard" not in shown, shown
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
             assert client.get("/readyz").json()["status"] == "ready"
             assert "anna" in client.get("/v1/voices").text
         family = psutil.Process(process.pid).children(recursive=True)
@@ -49,9 +50,9 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
         assert not _open_to_all(family)
         assert not [path for path in (home / "serve").rglob("*") if path.stat().st_mode & 0o077]
         process.send_signal(signal.SIGTERM)
-        rest = process.communicate(timeout=60)[0]
+        rest = process.communicate(timeout=120)[0]
         assert process.returncode == 0 and rest.split() == ["stopping", "...", "stopped"], rest
-        _, alive = psutil.wait_procs(family, timeout=30)
+        _, alive = psutil.wait_procs(family, timeout=90)
         assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE]
     finally:
         if process.poll() is None:

@@ -22,7 +22,7 @@ from urllib.request import urlopen
 import psutil
 import pytest
 from dataset_parts import RATE, files, song, write
-from serve_cluster import free_port
+from free_ports import free_ports
 from training_data import as_file, recipe_16k, training_config
 
 from rocktop_ray.features.index import RetrievalIndex
@@ -33,7 +33,7 @@ from train_loops.rvc.asked import Asked, ended_by_signal
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.timeout(900)]
 pytest.importorskip("pandas", reason="Ray Data needs pandas: pip install 'rocktop-ray[train]'")
 
 PROJECT = Path(__file__).parent.parent
@@ -84,7 +84,6 @@ class Cluster:
 def started(home: Path) -> Iterator[Cluster]:
     """Nothing of it is left afterwards; ``ray stop`` is not used, since it ends every Ray of the machine."""
     folder = Path(tempfile.mkdtemp(prefix="rtj", dir="/tmp"))  # sockets' paths must stay below 107 characters
-    port = free_port()
     environment = {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
@@ -95,9 +94,9 @@ def started(home: Path) -> Iterator[Cluster]:
         "ROCKTOP_HOME": str(home),
     }
     environment.pop("RAY_ADDRESS", None)
-    ports = {"port": free_port(), "dashboard-port": port, "ray-client-server-port": free_port()}
-    ports |= {f"{name}-port": free_port() for name in ("dashboard-agent-listen", "dashboard-agent-grpc")}
-    ports |= {f"{name}-port": free_port() for name in ("metrics-export", "runtime-env-agent")}
+    names = ("dashboard-port", "port", "ray-client-server-port", "dashboard-agent-listen-port")
+    names += ("dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2", "--num-gpus=0"),
         *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={folder}"),
@@ -109,7 +108,7 @@ def started(home: Path) -> Iterator[Cluster]:
             start_new_session=True, preexec_fn=end_with_parent,
         )  # fmt: skip
     try:
-        address = f"http://127.0.0.1:{port}"
+        address = f"http://127.0.0.1:{ports['dashboard-port']}"
         wait_for(address, head, folder / "head.log")
         with patch.dict(os.environ, {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}):
             from ray.job_submission import JobSubmissionClient
@@ -128,9 +127,9 @@ def end_with_parent() -> None:
 
 def wait_for(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
     """Until jobs can be submitted."""
-    end = time.monotonic() + 90
+    end = time.monotonic() + 200
     while time.monotonic() < end and head.poll() is None:
-        with suppress(OSError), urlopen(f"{address}/api/jobs/", timeout=5) as answer:
+        with suppress(OSError), urlopen(f"{address}/api/jobs/", timeout=20) as answer:
             if answer.status == 200:
                 return
         time.sleep(0.2)
@@ -141,7 +140,7 @@ def end(head: subprocess.Popen[bytes]) -> None:
     """The head ends its own processes; what is left after that is killed."""
     tree = [head_process := psutil.Process(head.pid), *head_process.children(recursive=True)]
     head.terminate()
-    _, left = psutil.wait_procs(tree, timeout=15)
+    _, left = psutil.wait_procs(tree, timeout=60)
     for process in left:
         with suppress(psutil.NoSuchProcess):
             process.kill()
