@@ -49,8 +49,7 @@ class DoorLine:
         """
         try:
             self._socket.settimeout(seconds)
-            for part in frame(number, value):
-                self._socket.sendall(part)
+            self._socket.sendall(frame(number, value))
             self._socket.setblocking(False)
         except OSError as error:
             raise EOFError from error
