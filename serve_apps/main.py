@@ -118,6 +118,8 @@ def _run(launch: Launch, stop: threading.Event, *, dashboard: bool, verbose: boo
 def _environment() -> None:
     """Settings of Ray that it reads from the environment; what the user has set stays."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray starts its workers at nice 15, behind whatever else runs: a live block waits there longer than it computes.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # No cluster is meant, only this machine: Ray then listens on loopback. The name tells where Ray does so by default.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     # Replicas of Serve listen on all addresses all the same, and whoever reaches Ray's ports could run code. So Ray

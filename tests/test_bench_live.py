@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.live.claims import cost_of_kills
+from benchmarks.live.claims import cost_of_kills, missed
 from benchmarks.live.figures import (
     click_lags,
     growth_per_second,
@@ -22,6 +22,7 @@ from benchmarks.live.figures import (
 )
 from benchmarks.live.machine import Process, cpu_by_role, family
 from benchmarks.live.probe import blocks_of
+from benchmarks.live.soak import SLOWEST, next_speed
 from benchmarks.live.takes import clicks
 
 RATE = 16_000
@@ -65,8 +66,19 @@ def test_a_player_runs_dry_once_for_each_block_that_comes_too_late_for_it() -> N
 
 
 def test_blocks_are_put_down_to_the_kill_before_them() -> None:
-    crowd = {"drifters": [{"flagged": [(5.0, 2), (101.0, 4), (102.0, 4)]}, {"flagged": []}]}
+    crowd = {"drifters": [{"flagged": [(5.0, 2, 7), (101.0, 4, 90), (101.1, 4, 91), (102.0, 4, 99)]}, {"flagged": []}]}
     assert cost_of_kills(crowd, [100.0, 200.0]) == [2, 0, 0, 0]
+    assert [missed(flagged) for flagged in ([], [5], [5, 6], [5, 6, 7], [5, 6, 8])] == [0, 1, 1, 2, 2]
+
+
+def test_a_crowd_is_slowed_down_where_the_machine_is_busy() -> None:
+    speed = 1.5
+    for _ in range(100):
+        speed = next_speed(speed, 0.9)
+    assert speed == SLOWEST > 1
+    for _ in range(100):
+        speed = next_speed(speed, 0.3 * speed)
+    assert 0.5 < 0.3 * speed < 1
 
 
 @settings(max_examples=20, deadline=None)

@@ -15,7 +15,7 @@ _SETTLED = {"Live": 20.0}
 """Seconds until a process has loaded what it needs; 60 for others. Replicas do not live long here."""
 _LIKENESS = 50.0
 """dB of undisturbed streams over their difference to the same ones in process."""
-_AFTER_KILL = 8.0
+AFTER_KILL = 8.0
 """Seconds after a kill in which what went wrong is put down to it."""
 _MEMORY = ("Live", "Gateway", "LiveDesk", "proxy", "undisturbed client")
 
@@ -39,6 +39,9 @@ class Seen(Protocol):
     wall: float
     foreign: float
     stopped: str
+    busy: list[float]
+    capacity: int
+    postponed: int
 
 
 def claims(
@@ -53,7 +56,7 @@ def claims(
 ) -> list[Claim]:
     """All of them."""
     return [
-        *_undisturbed(steady, watched, minutes),
+        *_undisturbed(steady, crowd, watched, minutes),
         *_killed(crowd, watched, replicas),
         *_drifting(crowd),
         *_hostile(crowd),
@@ -75,14 +78,27 @@ def growth(watched: Seen, name: str) -> float:
 
 def cost_of_kills(crowd: dict[str, Any], kills: Sequence[float]) -> list[int]:
     """Blocks that each drifting stream missed after each kill; others were not computed in time for other reasons."""
-    found = []
-    for stream in crowd["drifters"]:
-        for kill in kills:
-            found.append(sum(0 <= at - kill <= _AFTER_KILL for at, _ in stream["flagged"]))
-    return found
+    return [
+        missed([seq for at, _, seq in stream["flagged"] if 0 <= at - kill <= AFTER_KILL])
+        for stream in crowd["drifters"]
+        for kill in kills
+    ]
 
 
-def _undisturbed(steady: Sequence[dict[str, Any]], watched: Seen, minutes: float) -> list[Claim]:
+def missed(flagged: Sequence[int]) -> int:
+    """Blocks that were not heard converted, of numbers of blocks with a flag: of some in a row the last one only fades
+    back to the converted.
+    """
+    runs: list[list[int]] = []
+    for seq in sorted(flagged):
+        if runs and seq == runs[-1][-1] + 1:
+            runs[-1].append(seq)
+        else:
+            runs.append([seq])
+    return sum(max(1, len(run) - 1) for run in runs)
+
+
+def _undisturbed(steady: Sequence[dict[str, Any]], crowd: dict[str, Any], watched: Seen, minutes: float) -> list[Claim]:
     errors = [each["error"] for each in steady if each.get("error")]
     done = [each for each in steady if each.get("done")]
     slowest = min((each["seconds"] / each["wall"] for each in done), default=0.0)
@@ -94,12 +110,22 @@ def _undisturbed(steady: Sequence[dict[str, Any]], watched: Seen, minutes: float
     apart = max((each.get("apart", 0.0) for each in steady), default=0.0)
     identical = sum(each.get("identical", 0) for each in steady)
     cuts, resumed = (sum(each.get(name, 0) for each in steady) for name in ("cuts", "resumed"))
+    live = sum(stream["blocks"] for stream in crowd["drifters"]) * crowd.get("period", 0.0)
+    audio = sum(each.get("seconds", 0.0) for each in steady) + live
+    busy = sum(watched.busy) / max(1, len(watched.busy))
     return [
         Claim(
-            f"{minutes:g} min of audio in each of {len(steady)} undisturbed streams, faster than real time",
-            f"{len(done)} done, {slowest:.1f} times real time at least; "
+            f"{minutes:g} min of audio in all, undisturbed streams faster than real time",
+            f"{audio / 60:.1f} min in {watched.wall / 60:.1f}; {len(done)} of {len(steady)} undisturbed done, "
+            f"{slowest:.2f} times real time at least, beside {len(crowd['drifters'])} in real time; "
             + ("; ".join(errors) or watched.stopped or "no error"),
-            len(done) == len(steady) and slowest > 1,
+            audio >= 60 * minutes and len(done) == len(steady) and slowest > 1,
+        ),
+        Claim(
+            "the crowd fits the machine",
+            f"{watched.capacity} live streams would be let in; {busy:.0%} of the processors busy on average,"
+            f" restarts after kills and others' {watched.foreign:.2f} cores included",
+            watched.capacity >= len(crowd["drifters"]),
         ),
         Claim(
             "they are what a LiveStream in process gives, over kills and cuts",
@@ -113,16 +139,18 @@ def _undisturbed(steady: Sequence[dict[str, Any]], watched: Seen, minutes: float
 
 
 def _killed(crowd: dict[str, Any], watched: Seen, replicas: int) -> list[Claim]:
-    if not watched.kills:
+    if not watched.kills and not watched.postponed:
         return []
     costs = cost_of_kills(crowd, watched.kills)
-    others = sum(len(stream["flagged"]) for stream in crowd["drifters"]) - sum(costs)
+    others = sum(missed([seq for _, _, seq in stream["flagged"]]) for stream in crowd["drifters"]) - sum(costs)
     return [
         Claim(
             "a killed replica costs a live stream at most one block",
-            f"{len(watched.kills)} kills of one of {replicas}; blocks missed by stream and kill: {costs}; {others} at"
-            " other times",
-            max(costs, default=0) <= 1 and all(stream["answered"] for stream in crowd["drifters"]),
+            f"{len(watched.kills)} kills of one of {replicas}, while all was in time (waited {watched.postponed} s for"
+            f" that); blocks missed within {AFTER_KILL:g} s by stream and kill: {costs}; {others} at other times",
+            bool(watched.kills)
+            and max(costs, default=0) <= 1
+            and all(stream["answered"] for stream in crowd["drifters"]),
         )
     ]
 

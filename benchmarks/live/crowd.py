@@ -73,7 +73,7 @@ class Crowd:
         rate, block = self._job["rate"], self._job["block"]
         facts: dict[str, Any] = {
             **{"drift": drift, "blocks": 0, "answered": 0, "error": "", "ended": False, "gaps": 0},
-            **{"events": [], "flagged": [], "answers": []},
+            **{"events": [], "flagged": [], "answers": [], "began": 0.0},
         }
         self.drifters.append(facts)
         take, period = sung(30.0, rate, clip), block / rate * (1 + drift)
@@ -82,7 +82,7 @@ class Crowd:
         client = await self._opened(start, facts)
         hearing = asyncio.create_task(_hear(client, facts, sent))
         try:
-            begin = time.monotonic()
+            begin = facts["began"] = time.monotonic()
             while not self._stop.exists():
                 number = facts["blocks"]
                 await asyncio.sleep(max(0.0, begin + (number + 1) * period - time.monotonic()))
@@ -123,7 +123,7 @@ async def _hear(client: LiveClient, facts: dict[str, Any], sent: dict[int, float
         if audio.seq in sent:
             facts["answers"].append(round(now - sent.pop(audio.seq), 4))
         if audio.flags & (Flags.LATE | Flags.LOST):
-            facts["flagged"].append((round(now, 3), int(audio.flags)))
+            facts["flagged"].append((round(now, 3), int(audio.flags), audio.seq))
 
 
 def _note(facts: dict[str, Any], event: Event) -> None:

@@ -1,8 +1,8 @@
 """Hours of audio in minutes, with replicas killed and clients that misbehave: ``python -m benchmarks.live.soak``.
 
-Undisturbed streams go as fast as the service takes them and must be what a ``LiveStream`` in their own process gives;
-beside them two clients sing by clocks that drift, others send garbage, too fast, do not read, say nothing or vanish,
-and every so often a replica is killed. What was promised is listed with what came.
+Undisturbed streams go as fast as leaves the machine a third of its time, and must be what a ``LiveStream`` gives;
+beside them clients sing by clocks that drift, others send garbage, too fast, do not read, say nothing or vanish, and
+every so often, when all has been in time for a while, a replica is killed. What was promised is listed with what came.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from random import Random
 from typing import Any
 
 from benchmarks.compare import BUILD, ROOT
-from benchmarks.live.claims import Claim, claims, markdown
+from benchmarks.live.claims import AFTER_KILL, Claim, claims, markdown
 from benchmarks.live.hostile import HOSTILE
-from benchmarks.live.machine import described, processes
+from benchmarks.live.machine import described, processes, put
+from benchmarks.live.room import capacity, seats
 from benchmarks.live.service import Service, role, serving
 from benchmarks.load import busy_seconds
 
@@ -32,7 +33,15 @@ _SAMPLE = 2.0
 """Seconds between two looks at memory."""
 _RESUME = 10.0
 _CROWDS = 2
-"""Processes that last until they are told to stop."""
+"""Processes of the crowd; the undisturbed streams' come behind them."""
+RATE, BLOCK = 44_100, 1764
+"""Of those that sing in real time."""
+SLOWEST, _FASTEST = 1.1, 20.0
+"""Times real time of undisturbed streams."""
+_LOAD, _FIT = 0.67, 0.8
+"""Shares of the machine: above the first undisturbed streams slow down, above the second nobody is killed."""
+_CALM = 5.0
+"""Seconds for which all must have been in time before a kill."""
 
 
 @dataclass
@@ -49,6 +58,12 @@ class Watched:
     """Cores that others used meanwhile."""
     stopped: str = ""
     """Why it ended before its time."""
+    busy: list[float] = field(default_factory=list)
+    """Share of the machine, look by look."""
+    capacity: int = 0
+    """Live streams that it would let in."""
+    postponed: int = 0
+    """Seconds that kills waited for all to be in time."""
 
 
 def main() -> int:
@@ -60,145 +75,178 @@ def main() -> int:
     with serving({"live": live}, proxy=options.proxy) as service:
         watched, reports, crowd = _soak(service, options)
         time.sleep(_RESUME + 8)  # leases and parked sessions of those that vanished run out
-        seats = asyncio.run(_seats(service, options.voice))
+        sitting = asyncio.run(seats(service.socket_url, options.voice))
         alive = service.healthy()
-    steady = [json.loads(report.read_text()) if report.exists() else {"error": "no report"} for report in reports]
-    found = claims(steady, crowd, watched, seats=seats, alive=alive, minutes=options.minutes, replicas=options.replicas)
+    steady = _compared(reports)
+    found = claims(
+        steady, crowd, watched, seats=sitting, alive=alive, minutes=options.minutes, replicas=options.replicas
+    )
     _keep(found, steady, crowd, watched, options)
     return 0 if all(claim.kept for claim in found) else 1
 
 
 def _options() -> argparse.Namespace:
+    cores = os.cpu_count() or 1
     parser = argparse.ArgumentParser(prog="python -m benchmarks.live.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60.0, help="of audio in each undisturbed stream")
-    parser.add_argument("--quick", action="store_true", help="half a minute of audio, a kill every 10 s")
-    parser.add_argument("--streams", type=int, default=2, help="undisturbed; the last one's connection is cut at times")
-    parser.add_argument("--verify-minutes", type=float, default=1e9, help="of each that are compared, from its start")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of audio in all streams together")
+    parser.add_argument("--quick", action="store_true", help="three minutes of audio, a kill every 20 s")
+    parser.add_argument("--streams", type=int, default=max(1, cores // 2), help="undisturbed; the last one is cut")
+    parser.add_argument("--live", type=int, default=1 if cores < 4 else 2, help="streams in real time, with drift")
+    parser.add_argument("--compare-minutes", type=float, default=10.0, help="of each undisturbed one, from its start")
     parser.add_argument("--kill-every", type=float, default=60.0, help="seconds; 0 never")
     parser.add_argument("--cut-every", type=float, default=20.0, help="seconds; 0 never")
     parser.add_argument("--drift", type=float, default=1e-3)
     parser.add_argument("--hostile", nargs="*", choices=HOSTILE, default=list(HOSTILE))
     parser.add_argument("--replicas", type=int, default=2)
-    parser.add_argument("--load", type=float, default=3.0, help="live.load: room for all, as this is not about it")
+    parser.add_argument("--load", type=float, default=0.7, help="live.load")
     parser.add_argument("--proxy", default="python")
     parser.add_argument("--voice", default="bundle")
     parser.add_argument("--pitch", help="live.pitch: extractor of a voice that is not exact")
-    parser.add_argument("--most-wall", type=float, default=90.0, help="minutes after which it is stopped")
+    parser.add_argument("--most-wall", type=float, default=27.0, help="minutes after which it is ended")
     options = parser.parse_args()
     if options.quick:
-        parser.set_defaults(minutes=0.5, kill_every=10.0, cut_every=7.0, most_wall=2.0)
+        parser.set_defaults(minutes=3.0, kill_every=20.0, cut_every=11.0, most_wall=2.5)
     return parser.parse_args()
 
 
 def _soak(service: Service, options: argparse.Namespace) -> tuple[Watched, list[Path], dict[str, Any]]:
-    stop = FOLDER / "stop"
+    stop, pace = FOLDER / "stop", FOLDER / "pace"
     for path in (stop, *FOLDER.glob("*.report.json")):
         path.unlink(missing_ok=True)
-    common = {"url": service.socket_url, "voice": options.voice, "pitch": options.pitch}
-    jobs, told = [], []
+    put(pace, SLOWEST)
+    common = {"url": service.socket_url, "voice": options.voice, "pitch": options.pitch, "stop": str(stop)}
+    drifts = [options.drift * (-1) ** number for number in range(options.live)]
+    jobs, told, reports = [], [], []
     # Those that sing in real time are not in one process with those that make noise.
-    for name, hostile, drifts in (
-        ("drifting", [], [options.drift, -options.drift] if options.drift else []),
-        ("hostile", options.hostile, []),
-    ):
+    for name, hostile, drifting in (("drifting", [], drifts), ("hostile", options.hostile, [])):
         told.append(FOLDER / f"{name}.report.json")
-        job = {**common, "rate": 44_100, "block": 1764, "drifts": drifts, "hostile": hostile}
-        jobs.append(("crowd", {**job, "stop": str(stop), "report": str(told[-1])}))
-    reports = []
+        job = {**common, "rate": RATE, "block": BLOCK, "drifts": drifting, "hostile": hostile}
+        jobs.append(("crowd", {**job, "report": str(told[-1])}))
     for number in range(options.streams):
-        report = FOLDER / f"steady-{number}.report.json"
-        cut = options.cut_every if options.streams > 1 and number == options.streams - 1 else 0.0
+        reports.append(FOLDER / f"steady-{number}.report.json")
+        cut = options.cut_every if number == options.streams - 1 else 0.0
         rate, block = ((48_000, 1920), (44_100, 1764))[number % 2]
-        job = {**common, "rate": rate, "block": block, "clip": number, "cut_every": cut, "report": str(report)}
-        job |= {"seconds": 60 * options.minutes, "verify_seconds": 60 * options.verify_minutes}
-        jobs.append(("steady", job))
-        reports.append(report)
-    started: list[subprocess.Popen[bytes]] = []
+        job = {**common, "rate": rate, "block": block, "clip": number, "cut_every": cut, "pace": str(pace)}
+        job |= {"compare_seconds": 60 * options.compare_minutes, "kept": str(FOLDER / f"steady-{number}.f32")}
+        jobs.append(("steady", {**job, "report": str(reports[-1])}))
+    watched = Watched(capacity=asyncio.run(capacity(service.socket_url, options.voice)))
+    print(f"{watched.capacity} live streams would be let in", file=sys.stderr, flush=True)
+    started = [_started(module, number, job) for number, (module, job) in enumerate(jobs)]
     try:
-        for number, (module, job) in enumerate(jobs):
-            file = FOLDER / f"{module}-{number}.json"
-            file.write_text(json.dumps(job))
-            command = [sys.executable, "-m", f"benchmarks.live.{module}", str(file)]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as a replica has, for the same sums
-            started.append(subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, env=environment))
-        watched = _watch(service, started, options)
+        _watch(service, started, [*reports, told[0]], watched, options)
         stop.touch()
-        for process in started[:_CROWDS]:
+        for process in started:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(45)
     finally:
-        for process in started:
-            if process.poll() is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
-            process.wait()
-    crowd: dict[str, Any] = {"endings": {}, "badly": [], "drifters": []}
+        _end(started)
+    crowd: dict[str, Any] = {"endings": {}, "badly": [], "drifters": [], "period": BLOCK / RATE}
     for report in told:
-        found = json.loads(report.read_text()) if report.exists() else {}
+        found = _read(report)
         crowd["endings"] |= {name: each for name, each in found.get("endings", {}).items() if each}
         crowd["badly"] += found.get("badly", [])
         crowd["drifters"] += found.get("drifters", [])
     return watched, reports, crowd
 
 
-def _watch(service: Service, started: list[subprocess.Popen[bytes]], options: argparse.Namespace) -> Watched:
-    """Until all undisturbed streams are through."""
-    watched, began, random = Watched(), time.monotonic(), Random(0)
+def _watch(
+    service: Service, started: list[subprocess.Popen[bytes]], reports: list[Path], w: Watched, options: Any
+) -> None:
+    """Until there is audio enough. reports: of the undisturbed streams, then of those in real time."""
+    began, random, speed = time.monotonic(), Random(0), SLOWEST
     names = {process.pid: "crowd" if n < _CROWDS else "undisturbed client" for n, process in enumerate(started)}
     next_kill = began + (options.kill_every or 1e12)
-    said, busy, own = began, busy_seconds(), 0.0
+    said, first, before, own = began, busy_seconds(), (began, busy_seconds()), 0.0
     used: dict[int, float] = {}
-    while any(process.poll() is None for process in started[_CROWDS:]):
+    while all(process.poll() is None for process in started):
+        time.sleep(_SAMPLE)
         now = time.monotonic()
-        watched.wall = now - began
+        w.wall = now - began
         known = bool(used)
         for process in [*service.processes(), *(each for pid, each in processes().items() if pid in names)]:
             own += process.cpu - used.get(process.pid, 0.0 if known else process.cpu)
             used[process.pid] = process.cpu
             name = names.get(process.pid) or role(process)
-            watched.memory.setdefault(name, {}).setdefault(process.pid, []).append((now - began, process.resident))
-        watched.looks += 1
-        watched.foreign = max(0.0, busy_seconds() - busy - own) / max(1.0, watched.wall)
-        watched.unhealthy += not service.healthy()
-        if now >= next_kill:
-            next_kill = now + options.kill_every
-            replicas = service.replicas("Live")
-            if len(replicas) >= options.replicas:  # else the last one is not back yet
+            w.memory.setdefault(name, {}).setdefault(process.pid, []).append((w.wall, process.resident))
+        w.looks += 1
+        w.foreign = max(0.0, busy_seconds() - first - own) / w.wall
+        w.unhealthy += not service.healthy()
+        w.busy.append((busy_seconds() - before[1]) / (now - before[0]) / (os.cpu_count() or 1))
+        before = now, busy_seconds()
+        speed = next_speed(speed, w.busy[-1])
+        put(FOLDER / "pace", speed)
+        drifters = _read(reports[-1]).get("drifters", [])
+        audio = sum(_read(report).get("seconds", 0.0) for report in reports[:-1])
+        audio += sum(stream["blocks"] for stream in drifters) * BLOCK / RATE
+        replicas = service.replicas("Live")
+        if now >= next_kill and len(replicas) >= options.replicas:  # else the last one is not back yet
+            if w.busy[-1] < _FIT and all(_in_time(stream, now) for stream in drifters):
+                next_kill = now + options.kill_every
                 service.kill(random.choice(replicas))
-                watched.kills.append(now)
+                w.kills.append(time.monotonic())
+            else:
+                w.postponed += round(_SAMPLE)
         if now > said + 30:
             said = now
-            print(f"{watched.wall:.0f} s, {len(watched.kills)} kills", file=sys.stderr, flush=True)
-        if watched.wall > 60 * options.most_wall:
-            watched.stopped = f"not done after {options.most_wall:g} minutes"
-            break
-        time.sleep(_SAMPLE)
-    return watched
+            print(
+                f"{w.wall:.0f} s, {audio / 60:.1f} of {options.minutes:g} min of audio, undisturbed {speed:.1f} times "
+                f"real time, {w.busy[-1]:.0%} busy, {len(w.kills)} kills",
+                file=sys.stderr,
+                flush=True,
+            )
+        if audio >= 60 * options.minutes and now > next_kill - options.kill_every + AFTER_KILL:
+            return
+        if w.wall > 60 * options.most_wall:
+            w.stopped = f"ended after {options.most_wall:g} minutes"
+            return
 
 
-async def _seats(service: Service, voice: str) -> int:
-    """Sessions that sit when only one does, as the server's statistics have it; -1 if it does not answer."""
-    import numpy as np
+def next_speed(speed: float, busy: float) -> float:
+    """Times real time at which undisturbed streams go next, by the share of the machine that is busy now."""
+    return max(SLOWEST, speed * 0.8) if busy > _LOAD else min(_FASTEST, speed * 1.1)
 
-    from rocktop_ray.errors import RocktopError
-    from rocktop_ray.live.client import LiveClient
-    from rocktop_ray.live.events import Event
-    from rocktop_ray.live.protocol import Start, Stats
 
-    seen: list[int] = []
+def _in_time(stream: dict[str, Any], now: float) -> bool:
+    """Whether it has been for a while."""
+    last = max((at for at, *_ in stream["flagged"]), default=0.0)
+    return 0 < stream["began"] < now - _CALM > last and not stream["error"]
 
-    def note(event: Event) -> None:
-        if isinstance(event, Stats):
-            seen.append(event.sessions)
 
-    try:
-        async with LiveClient(service.socket_url, Start(voice, 48_000), on_event=note) as client:
-            for _ in range(100):
-                await client.send(np.zeros(1920, np.float32))
-                await asyncio.sleep(0.04)
-    except RocktopError:
-        return -1
-    return seen[-1] if seen else -1
+def _started(module: str, number: int, job: dict[str, Any], *more: str) -> subprocess.Popen[bytes]:
+    file = FOLDER / f"{module}-{number}.json"
+    file.write_text(json.dumps(job))
+    command = [sys.executable, "-m", f"benchmarks.live.{module}", str(file), *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as a replica has, for the same sums
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, env=environment)
+
+
+def _end(started: list[subprocess.Popen[bytes]]) -> None:
+    for process in started:
+        if process.poll() is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+        process.wait()
+
+
+def _compared(reports: list[Path]) -> list[dict[str, Any]]:
+    """The undisturbed streams' accounts, after what came back was held against the same stream in process."""
+    print("comparing what came back", file=sys.stderr, flush=True)
+    for report in reports:
+        number = int(report.name.split("-")[1].split(".")[0])
+        job = next(FOLDER.glob(f"steady-{number + _CROWDS}.json"))
+        if _read(report).get("started"):
+            process = _started("steady", number + _CROWDS, json.loads(job.read_text()), "compare")
+            try:
+                process.wait(600)
+            except subprocess.TimeoutExpired:
+                _end([process])
+    for kept in FOLDER.glob("steady-*.f32"):
+        kept.unlink()
+    return [_read(report) or {"error": "no report"} for report in reports]
+
+
+def _read(report: Path) -> dict[str, Any]:
+    return dict(json.loads(report.read_text())) if report.exists() else {}
 
 
 def _keep(

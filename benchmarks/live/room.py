@@ -1,0 +1,46 @@
+"""What the service says of its room: live streams that it lets in, and sessions that sit."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import numpy as np
+
+from rocktop_ray.errors import RocktopError
+from rocktop_ray.live.client import LiveClient
+from rocktop_ray.live.events import Event
+from rocktop_ray.live.protocol import Start, Stats
+
+
+async def capacity(url: str, voice: str) -> int:
+    """Live streams that the machine says it can take."""
+    sitting: list[LiveClient] = []
+    try:
+        while len(sitting) < 64:
+            client = LiveClient(url, Start(voice, 48_000), patience=1)
+            await client.open()
+            sitting.append(client)
+    except RocktopError as error:
+        print(f"{len(sitting)} live streams, then: {error.message}", file=sys.stderr, flush=True)
+    for client in sitting:
+        await client.close()
+    return len(sitting)
+
+
+async def seats(url: str, voice: str) -> int:
+    """Sessions that sit when only one does, as the server's statistics have it; -1 if it does not answer."""
+    seen: list[int] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, Stats):
+            seen.append(event.sessions)
+
+    try:
+        async with LiveClient(url, Start(voice, 48_000), on_event=note) as client:
+            for _ in range(100):
+                await client.send(np.zeros(1920, np.float32))
+                await asyncio.sleep(0.04)
+    except RocktopError:
+        return -1
+    return seen[-1] if seen else -1
