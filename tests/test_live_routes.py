@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from gateway_server import eventually
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from live_server import LiveServer, serving_live
@@ -42,7 +43,7 @@ def server_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSer
 
 def run(work: Callable[[], Awaitable[Any]]) -> Any:
     async def timed() -> Any:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(200):
             return await work()
 
     return asyncio.run(timed())
@@ -280,7 +281,7 @@ def test_pages_of_elsewhere_and_foreign_names_are_refused(server: LiveServer) ->
 
 def _frames(answer: httpx.Response) -> Iterator[bytes]:
     network = answer.extensions["network_stream"]
-    while data := network.read(4096, timeout=5):
+    while data := network.read(4096, timeout=60):
         yield data
         if b"host_refused" in data and (4403).to_bytes(2) in data:
             return
@@ -388,7 +389,7 @@ def test_garbage_ends_with_a_reason_and_harms_nobody(
 
 async def _drained(socket: ClientConnection) -> tuple[int, list[str]]:
     texts = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         try:
             while True:
                 message = await socket.recv()
@@ -399,8 +400,14 @@ async def _drained(socket: ClientConnection) -> tuple[int, list[str]]:
 
 
 def test_metrics_and_the_list_of_sessions_are_clean_afterwards(server: LiveServer) -> None:
+    async def work() -> None:
+        singer = await Singer(server, START).connect()
+        await singer.sing(take(0.4), [1764])
+        await singer.end()
+
+    run(work)
+    eventually(lambda: server.desk.sessions() == 0)
     text = httpx.get(f"http://127.0.0.1:{server.port}/metrics", trust_env=False).text
     assert re.search(r'rocktop_live_blocks_total\{[^}]*answer="converted"[^}]*\} [1-9]', text)
     for name in ("connections_total", "compute_seconds_bucket", "queue_seconds_count", "delay_seconds_sum"):
         assert f"rocktop_live_{name}" in text
-    assert server.desk.sessions() == 0
