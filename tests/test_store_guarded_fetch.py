@@ -111,8 +111,8 @@ def server() -> Iterator[Running]:
         "/slow-status": then_trickle(b"HTTP/1.1 200 ", b"O"),
         "/hundred": then_trickle(b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.01),
         "/huge-head": then_trickle(b"HTTP/1.1 200 OK\r\n", b"X-A: " + b"a" * 30_000 + b"\r\n", 0.0),
-        "/silent": lambda link, _: time.sleep(15),
-        "/stall": lambda link, _: (link.sendall(reply(b"x", length=100)), time.sleep(15)),
+        "/silent": lambda link, _: time.sleep(120),
+        "/stall": lambda link, _: (link.sendall(reply(b"x", length=100)), time.sleep(120)),
         "/garbage": lambda link, _: link.sendall(b"SSH-2.0-OpenSSH_9.2\r\n"),
         "/hang-up": lambda link, _: None,
         "/loop": redirect("/loop"),
@@ -229,7 +229,7 @@ def test_slow_servers_meet_a_limit(server: Running, path: str) -> None:
     start = time.monotonic()
     with pytest.raises(UrlTimeoutError) as caught:
         get(server.url(path), replace(HERE, total_seconds=0.6, idle_seconds=0.4))
-    assert time.monotonic() - start < 8  # the servers go on for 15 s or more
+    assert time.monotonic() - start < 60  # the servers go on for 2 min or more
     assert caught.value.retryable
 
 
@@ -466,11 +466,11 @@ def test_unreachable() -> None:
 
 
 def test_a_slow_resolver_meets_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(9))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(120))
     start = time.monotonic()
     with pytest.raises(UrlTimeoutError, match="looking up"):
         get("http://slow.example.org/", FetchPolicy(connect_seconds=0.2))
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60
 
 
 def test_the_system_resolver() -> None:
@@ -508,7 +508,7 @@ def test_a_handshake_that_never_ends_meets_a_limit() -> None:
         start = time.monotonic()
         with pytest.raises(UrlTimeoutError):
             get(f"https://127.0.0.1:{silent.getsockname()[1]}/", replace(HERE, connect_seconds=0.3))
-        assert time.monotonic() - start < 8
+        assert time.monotonic() - start < 60
 
 
 # data URLs

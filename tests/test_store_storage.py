@@ -399,7 +399,7 @@ def test_signed_links(s3_settings: StorageSettings) -> None:
     store.write("a b/take.ogg", b"OggS")
     signed = link(store, "a b/take.ogg", 60)
     assert SECRET_KEY not in signed and "X-Amz-Expires=60" in signed
-    with urllib.request.urlopen(signed, timeout=10) as answer:
+    with urllib.request.urlopen(signed, timeout=60) as answer:
         assert answer.read() == b"OggS" and answer.headers["Content-Type"] == "audio/ogg"
     for seconds in (0, -1, 7 * 86400 + 1):
         with pytest.raises(SettingsError):
@@ -510,17 +510,17 @@ def test_down() -> None:
         with pytest.raises(StorageUnavailableError) as caught:
             ask("a")
         assert caught.value.retryable and "hush" not in caught.value.message
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60
 
 
 def test_silent(ill: Running) -> None:
-    ill.answers["*"] = lambda link, _: time.sleep(2)
+    ill.answers["*"] = lambda link, _: time.sleep(120)
     store = at(ill)
     for ask in (store.stat, store.read, lambda key: store.write(key, b"")):
         start = time.monotonic()
         with pytest.raises(StorageTimeoutError) as caught:
             ask("a")
-        assert caught.value.retryable and time.monotonic() - start < 8
+        assert caught.value.retryable and time.monotonic() - start < 60
 
 
 def test_silent_while_connecting() -> None:
@@ -563,7 +563,7 @@ def test_reading_that_only_breaks_ends(ill: Running, tmp_path: Path) -> None:
 def test_a_trickle_meets_a_limit(ill: Running, tmp_path: Path) -> None:
     def drip(link: socket.socket, request: Request) -> None:
         object_server(bytes(100_000), 1)(link, request)
-        for _ in range(400):
+        for _ in range(2400):
             link.sendall(b"x")
             time.sleep(0.05)
 
@@ -571,7 +571,7 @@ def test_a_trickle_meets_a_limit(ill: Running, tmp_path: Path) -> None:
     start = time.monotonic()
     with pytest.raises(StorageTimeoutError, match="too slow"):
         at(ill).get_file("take", tmp_path / "got")
-    assert time.monotonic() - start < 10 and list(tmp_path.iterdir()) == []
+    assert time.monotonic() - start < 60 and list(tmp_path.iterdir()) == []
 
 
 def test_a_moment_of_trouble_is_survived(ill: Running) -> None:
