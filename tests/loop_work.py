@@ -114,7 +114,7 @@ class SlowStep:
         report = self._step.run(parts, **options)
         own = time.perf_counter() - start - (exchange.seconds - before)
         if self._slow:  # in proportion: how busy the machine is does not change who is faster
-            time.sleep(4 * own)
+            time.sleep(9 * own)
         return report
 
 

@@ -32,7 +32,7 @@ FRAMES = (3, 9, 1, 4, 7, 2, 5, 8, 6, 3, 4, 2)
 
 
 @contextmanager
-def groups_of(labels: Sequence[str], rank: int, timeout: float = 30) -> Iterator[Groups]:
+def groups_of(labels: Sequence[str], rank: int, timeout: float = 120) -> Iterator[Groups]:
     groups = join(vendor=labels[rank], timeout=timeout)
     try:
         yield groups

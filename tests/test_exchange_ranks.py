@@ -27,7 +27,7 @@ LAYOUTS = {
 }
 
 
-def run(function: Callable[..., Any], labels: list[str], *arguments: Any, seconds: float = 60) -> list[Outcome]:
+def run(function: Callable[..., Any], labels: list[str], *arguments: Any, seconds: float = 200) -> list[Outcome]:
     preload = ("torch._dynamo", "train_loops.rvc.checkpoints", "toy_training")
     return run_workers(function, len(labels), labels, *arguments, seconds=seconds, preload=preload)
 
@@ -136,7 +136,7 @@ def test_an_overflow_on_one_worker_leaves_the_step_out_on_all():
 
 @pytest.mark.parametrize("victim", [0, 1, 3])
 def test_a_killed_worker_ends_the_others_within_seconds_with_an_error(victim):
-    found = run(rank_work.lose, ["nvidia", "nvidia", "amd", "amd"], victim, "killed", 120.0, seconds=60)
+    found = run(rank_work.lose, ["nvidia", "nvidia", "amd", "amd"], victim, "killed", 300.0)
     assert found[victim].exit_code == -9
     for rank, each in enumerate(found):
         if rank != victim:
@@ -145,11 +145,11 @@ def test_a_killed_worker_ends_the_others_within_seconds_with_an_error(victim):
             assert f"worker {rank} (" in each.error.message
             assert "generator's gradients (exchange 7)" in each.error.message
             assert "go on from the last checkpoint" in each.error.message
-            assert each.seconds - found[victim].seconds < 10  # far below the time-out
+            assert each.seconds - found[victim].seconds < 60  # far below the time-out
 
 
 def test_a_worker_that_hangs_ends_the_others_after_the_time_out():
-    found = run(rank_work.lose, ["nvidia", "nvidia", "amd"], 2, "stopped", 4.0, seconds=25)
+    found = run(rank_work.lose, ["nvidia", "nvidia", "amd"], 2, "stopped", 10.0, seconds=45)
     assert "was ended" in str(found[2].error)
     for each in found[:2]:
         assert isinstance(each.error, WorkerLostError)
@@ -157,7 +157,7 @@ def test_a_worker_that_hangs_ends_the_others_after_the_time_out():
 
 
 def test_a_worker_that_fails_tells_the_others_why():
-    found = run(rank_work.lose, ["nvidia", "amd", "amd"], 2, "fails", 120.0)
+    found = run(rank_work.lose, ["nvidia", "amd", "amd"], 2, "fails", 300.0)
     assert str(found[2].error) == "example 7 is broken"
     for each in found[:2]:
         assert isinstance(each.error, WorkerLostError)

@@ -21,7 +21,7 @@ from train_loops.rvc.stopping import BestScore
 pytestmark = [pytest.mark.xdist_group("ranks")]
 
 
-def run(labels: list[str], *arguments: Any, seconds: float = 90, **options: Any) -> list[Any]:
+def run(labels: list[str], *arguments: Any, seconds: float = 250, **options: Any) -> list[Any]:
     preload = ("torch._dynamo", "loop_work")
     outcomes = run_workers(loop_work.train, len(labels), labels, *arguments, options, seconds=seconds, preload=preload)
     for outcome in outcomes:
@@ -126,7 +126,7 @@ def test_an_error_of_one_worker_ends_all(tmp_path: Path) -> None:
         tmp_path,
         {"stop": {"steps": 100}},
         {"break_rank": 1, "break_at": 2},
-        seconds=60,
+        seconds=250,
     )
     assert isinstance(outcomes[1].error, TrainingError) and "cannot be trained on" in str(outcomes[1].error)
     assert isinstance(outcomes[0].error, WorkerLostError)
