@@ -54,11 +54,19 @@ def test_what_a_conversion_does_is_told_by_every_stage_at_one_address(api: httpx
     assert api.post("/v1/convert", files={"take": ("a.wav", b"no audio" * 99)}, data=fields).status_code == 422
     deadline = time.monotonic() + SECONDS
     wanted = {"content", "pitch", "retrieval", "acoustic", "vocoder"}
-    while time.monotonic() < deadline:
+    while True:  # each process tells when it is its turn
         found = series(api.get("/metrics").text)
         stages = {labels["stage"] for labels, _ in found.get("rocktop_stage_work_seconds_total", [])}
-        routes = {labels["route"] for labels, _ in found.get("rocktop_http_requests_total", [])}
-        if stages == wanted and total(found, "rocktop_orders_total") >= 2 and "/v1/convert" in routes:
+        whole = (
+            stages == wanted
+            and total(found, "rocktop_orders_total") >= 2
+            and total(found, "rocktop_errors_total", fault="client") >= 1
+            and total(found, "rocktop_batch_calls_count", stage="content", deployment="ContentEncoder") >= 1
+            and total(found, "rocktop_http_requests_total", route="/v1/convert", status="200") >= 1
+            and total(found, "rocktop_http_requests_total", route="/v1/convert", status="422") >= 1
+            and any(name.startswith("ray_serve_deployment_replica_healthy") for name in found)
+        )
+        if whole or time.monotonic() > deadline:
             break
         time.sleep(0.5)
     assert stages == wanted
