@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -106,7 +107,7 @@ class RetrievalIndex:
         if not 0 <= rate <= 1:
             raise ValueError(f"rate must be between 0 and 1, not {rate}")
         blended = units.copy()
-        if rate > 0:
+        if rate > 0 and self.count:
             rows = max(256, _COARSE // len(self.arrays.sizes))
             for start in range(0, len(units), rows):
                 self._blend(units[start : start + rows], blended[start : start + rows], rate)
@@ -121,18 +122,24 @@ class RetrievalIndex:
             probes = coarse.argmin(axis=1)[:, None]
         else:
             probes = np.sort(np.argpartition(coarse, nprobe - 1, axis=1)[:, :nprobe], axis=1)
-        groups, member = np.unique(probes, axis=0, return_inverse=True)
-        order = np.argsort(member.ravel(), kind="stable")
-        bounds = np.searchsorted(member.ravel()[order], np.arange(len(groups) + 1))
-        for number, lists in enumerate(groups):
-            pieces = [self.arrays.vectors[self._starts[k] : self._starts[k + 1]] for k in lists]
-            vectors = pieces[0] if nprobe == 1 else np.concatenate(pieces)
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for row, lists in enumerate(probes.tolist()):
+            groups.setdefault(tuple(lists), []).append(row)
+        candidates = np.full((len(units), 2 * NEIGHBOURS), -1)
+        for lists, rows in groups.items():
+            spans = [(self._starts[k], self._starts[k + 1]) for k in lists]
+            vectors = _joined([self.arrays.vectors[low:high] for low, high in spans])
             if not len(vectors):
                 continue
-            rows = order[bounds[number] : bounds[number + 1]]
+            places = None if nprobe == 1 else _joined([np.arange(low, high) for low, high in spans])
             for first in range(0, len(rows), _ROWS):
                 some = rows[first : first + _ROWS]
-                out[some] = _mix(units[some], vectors, rate)
+                found = _candidates(units[some], vectors)
+                candidates[some, : found.shape[1]] = found + spans[0][0] if places is None else places[found]
+        # One mixture for all lists: a stream asks for four units at a time, and most look into lists of their own.
+        for first in range(0, len(units), _ROWS):
+            some_units, of = units[first : first + _ROWS], candidates[first : first + _ROWS]
+            out[first : first + _ROWS] = _mix(some_units, self.arrays.vectors, of, rate)
 
     @classmethod
     def build(cls, vectors: Array, *, seed: int = 0, max_vectors: int = _MAX_TRAINED) -> RetrievalIndex:
@@ -187,17 +194,19 @@ def usable_path(path: str | Path) -> Path:
     return added if added != path and os.path.lexists(added) else path
 
 
-def _mix(units: Array, vectors: Array, rate: float) -> Array:
-    """Blend ``units [rows, dim]`` with their nearest of ``vectors [size, dim]``."""
-    candidates = _candidates(units, vectors)
-    found = vectors[candidates]
+def _joined(pieces: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def _mix(units: Array, vectors: Array, candidates: npt.NDArray[np.int64], rate: float) -> Array:
+    """Blend ``units [rows, dim]`` with the nearest of their ``candidates [rows, n]`` among ``vectors`` (-1: none)."""
+    row = np.arange(len(units))[:, None]
     with np.errstate(over="ignore", invalid="ignore"):
-        difference = units[:, None] - found
+        difference = units[:, None] - vectors[candidates]
         scores = np.einsum("rkd,rkd->rk", difference, difference)
-    if scores.shape[1] > NEIGHBOURS:
-        nearest = np.argpartition(scores, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
-        scores = np.take_along_axis(scores, nearest, axis=1)
-        found = np.take_along_axis(found, nearest[:, :, None], axis=1)
+    scores[candidates < 0] = np.inf
+    nearest = np.argpartition(scores, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
+    scores, found = scores[row, nearest], vectors[candidates[row, nearest]]
     scores = scores.astype(np.float64)
     best = scores.min(axis=1, keepdims=True)
     # Relative to the best, the weights neither overflow nor vanish together; an exact match is 1 against 0.
