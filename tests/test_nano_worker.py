@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import logging
+import threading
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
@@ -351,12 +352,21 @@ def test_cancelled_requests_leave_nothing(made: Parts, files: Running) -> None:
     data = offer(files)
     files.answers["/vocal.wav"] = lambda link, request: link.sendall(reply(wav(120)))
 
+    carry_out, begun, go_on = made.conversions.carry_out, threading.Event(), threading.Event()
+
+    def held_up(*order: Any) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        return carry_out(*order)
+
+    made.conversions.carry_out = held_up  # type: ignore[method-assign]
+
     async def work() -> None:
         task = asyncio.create_task(made.worker().run(data, "job-1", lambda _: None, request_id=REQUEST_ID))
-        while not made.spool.store.exists("takes/job-1.take"):
-            await asyncio.sleep(0.02)
-        await asyncio.sleep(0.1)
+        assert await asyncio.to_thread(begun.wait, 60)
+        assert made.files() and not task.done()
         task.cancel()
+        go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await task
 
