@@ -125,7 +125,7 @@ class CausalStack(nn.Module):
         """Remembered ``[batch, rows, width]`` and rows ``[batch, n, width]`` -> remembered, rows."""
         few = len(self._settled) > 0 and x.shape[0] * x.shape[1] <= FEW
         kept = []
-        for block, before in zip(self._settled or self._each(), held.split(self._reaches, 1), strict=True):
+        for block, before in zip(self._settled or self._each(), held.split_with_sizes(self._reaches, 1), strict=True):
             after, x = block.few(before, x) if few else block(before, x)
             kept.append(after)
         return torch.cat(kept, 1), x
