@@ -26,8 +26,6 @@ from rocktop_ray.live.client import LiveClient
 from rocktop_ray.live.events import Event, Lost, Resumed
 from rocktop_ray.live.protocol import Flags, Notice, Start
 
-_PAUSE = 0.5
-
 
 class Crowd:
     """All of them, and what they met with."""
@@ -66,7 +64,7 @@ class Crowd:
             self.endings[name][ending] += 1
             if not well_told(name, ending):
                 self.badly.append(f"{name}: {ending}")
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(self._job["pause"])
 
     async def _drifter(self, drift: float, clip: int) -> None:
         """One stream in real time, as long as all this lasts. Seconds are of the machine's monotonic clock."""

@@ -45,12 +45,12 @@ async def garbage(url: str, voice: str) -> str:
 
 
 async def too_fast(url: str, voice: str) -> str:
-    """Says that it is live, and sends a minute at once."""
+    """Says that it is live, and sends ten seconds at once."""
     async with connect(url, open_timeout=PATIENCE) as socket:
         try:
             await socket.send(start(voice))
             hearing = asyncio.create_task(_ending(socket))
-            for seq in range(60 * 25):
+            for seq in range(10 * 25):
                 await socket.send(audio(seq))
             return await hearing
         except ConnectionClosed as closed:
@@ -59,12 +59,13 @@ async def too_fast(url: str, voice: str) -> str:
 
 async def deaf(url: str, voice: str) -> str:
     """Sends two minutes and never reads: the server must close, or hold it back, but keep nothing for it."""
+    block = np.zeros(24_000, np.float32)
     async with connect(url, open_timeout=PATIENCE, max_queue=1) as socket:
         try:
             await socket.send(start(voice, "free"))
             async with asyncio.timeout(PATIENCE):
-                for seq in range(120 * 25):
-                    await socket.send(audio(seq))
+                for seq in range(120 * 48_000 // len(block)):
+                    await socket.send(audio(seq, block, seq * len(block)))
         except TimeoutError:
             socket.transport.abort()
             return "held back"

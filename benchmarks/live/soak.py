@@ -40,6 +40,8 @@ SLOWEST, _FASTEST = 1.1, 20.0
 """Times real time of undisturbed streams."""
 _LOAD, _FIT = 0.67, 0.8
 """Shares of the machine: above the first undisturbed streams slow down, above the second nobody is killed."""
+_PAUSE = 8.0 / (os.cpu_count() or 1)
+"""Seconds between two hostile clients of a kind: a flood costs the proxy seconds of computing."""
 _CALM = 5.0
 """Seconds for which all must have been in time before a kill."""
 
@@ -120,7 +122,7 @@ def _soak(service: Service, options: argparse.Namespace) -> tuple[Watched, list[
     # Those that sing in real time are not in one process with those that make noise.
     for name, hostile, drifting in (("drifting", [], drifts), ("hostile", options.hostile, [])):
         told.append(FOLDER / f"{name}.report.json")
-        job = {**common, "rate": RATE, "block": BLOCK, "drifts": drifting, "hostile": hostile}
+        job = {**common, "rate": RATE, "block": BLOCK, "drifts": drifting, "hostile": hostile, "pause": _PAUSE}
         jobs.append(("crowd", {**job, "report": str(told[-1])}))
     for number in range(options.streams):
         reports.append(FOLDER / f"steady-{number}.report.json")
@@ -194,7 +196,8 @@ def _watch(
                 file=sys.stderr,
                 flush=True,
             )
-        if audio >= 60 * options.minutes and now > next_kill - options.kill_every + AFTER_KILL:
+        judged = bool(w.kills) or not options.kill_every
+        if audio >= 60 * options.minutes and judged and now > next_kill - options.kill_every + AFTER_KILL:
             return
         if w.wall > 60 * options.most_wall:
             w.stopped = f"ended after {options.most_wall:g} minutes"
