@@ -16,6 +16,8 @@ from rocktop_ray.protocols import Array
 
 LEVEL = 0.1
 """RMS of the noise in the microphone."""
+INPUT = "document.querySelectorAll('#live-panel .level')[0].getAttribute('aria-valuenow')"
+"""dBFS RMS of what is heard, as the meter tells it."""
 OUTPUT = "document.querySelectorAll('#live-panel .level')[1].getAttribute('aria-valuenow')"
 """dBFS RMS of what is played, as the meter tells it."""
 

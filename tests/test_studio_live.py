@@ -9,7 +9,7 @@ from unittest.mock import patch
 import gateway_server
 import numpy as np
 import pytest
-from live_page import LEVEL, OUTPUT, keep_takes, noise, recorded, row, start, until_row
+from live_page import INPUT, LEVEL, OUTPUT, keep_takes, noise, recorded, row, start, until_row
 from live_stand_in import StandIn
 from studio_browser import Watched, axe, browsing, studio_server, watched
 
@@ -81,9 +81,7 @@ def test_start_hear_change_compare_and_stop(studio: Watched, stand_in: StandIn) 
     assert "pitch" not in begun.settings and "format" not in begun.settings
     expected = 20 * np.log10(LEVEL)
     studio.until(f"Math.abs({OUTPUT} - {expected}) < 2")
-    assert float(page.locator("#live-panel .level").nth(0).get_attribute("aria-valuenow")) == pytest.approx(
-        expected, abs=2
-    )
+    studio.until(f"Math.abs({INPUT} - {expected}) < 2")
     # Another key, here: another loudness.
     page.fill("#set-key", "-12")
     page.press("#set-key", "Enter")
@@ -99,7 +97,7 @@ def test_start_hear_change_compare_and_stop(studio: Watched, stand_in: StandIn) 
     # Another voice: its settings follow.
     page.select_option("#voice-select", "berta")
     until_row(studio, "Load", "25 %")
-    for _ in range(100):
+    for _ in range(1200):
         if stand_in.said(ChangeVoice):
             break
         page.wait_for_timeout(50)
@@ -123,7 +121,7 @@ def test_the_delay_that_is_shown_is_the_one_that_is_there(studio: Watched) -> No
     studio.until("document.querySelector('.delay-total').textContent.endsWith('ms')")
     page.wait_for_timeout(2500)
     page.evaluate("window.tapped = [[], []]")
-    for _ in range(30):
+    for _ in range(120):
         page.wait_for_timeout(300)
         shown = float(page.text_content(".delay-total").split()[0]) - float(row(studio, "Devices").split()[0])
         went_in, came_out = (

@@ -123,7 +123,7 @@ def test_sing_change_compare_and_keep(studio: Watched, engines: list[Listening])
     page.press("#set-key", "Enter")
     page.select_option("#voice-select", "berta")
     until_row(studio, "Load", r"\d+ %, 1 stream")
-    for _ in range(200):
+    for _ in range(600):
         if 5.0 in engine.keys and "berta" in engine.voices:
             break
         page.wait_for_timeout(100)
@@ -132,7 +132,7 @@ def test_sing_change_compare_and_keep(studio: Watched, engines: list[Listening])
     assert not engine.bypassed
     record(studio)
     page.keyboard.down("a")
-    for _ in range(200):
+    for _ in range(600):
         if engine.bypassed > 15:  # what was converted before has left
             break
         page.wait_for_timeout(100)
@@ -166,7 +166,7 @@ def test_a_cut_connection_leaves_no_gap(studio: Watched, relay: Relay, engines: 
     studio.until(f"{OUTPUT} > -55")
     before = engine.bypassed
     page.keyboard.down("a")
-    for _ in range(200):
+    for _ in range(600):
         if engine.bypassed > before + 15:
             break
         page.wait_for_timeout(100)
