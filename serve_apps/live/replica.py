@@ -149,7 +149,8 @@ class DeskReplica:
 
 
 def _at_once(config: ServeConfig) -> int:
-    """Replicas of ``Live`` that have a core of their own, and ears of their own where those are elsewhere."""
-    nodes = sum(1 for node in ray.nodes() if node["Alive"])
-    most = max(1, nodes * cores() // config.live.threads)
-    return most if config.placement == "fused" else min(most, config.live.ears.replicas)
+    """Replicas of ``Live`` that have cores of their own, with those of their ears where these are elsewhere."""
+    live, alive = config.live, sum(1 for node in ray.nodes() if node["Alive"])
+    if config.placement == "fused":
+        return max(1, alive * cores() // live.threads)
+    return max(1, min(alive * cores() // (live.threads + live.ears.threads), live.ears.replicas))
