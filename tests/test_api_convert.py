@@ -244,7 +244,8 @@ def test_a_client_that_leaves_a_stream_stops_the_work(home: Path) -> None:
         with own.client() as client:
             files = {"take": ("a.wav", take_bytes())}
             with client.stream("POST", "/v1/convert", files=files, data=fields) as answer:
-                next(answer.iter_raw())
+                chunks = answer.iter_raw()  # kept: what is collected closes the connection
+                assert next(chunks) == b"first"
                 assert not slow.closed.is_set()
         assert slow.closed.wait(60), "the abandoned conversion was not stopped"
         eventually(lambda: own.spooled() == [])

@@ -58,8 +58,17 @@ def test_a_gateway_that_is_killed_or_replaced_is_not_heard(deploy: Callable[[int
 
     killed = asyncio.run(streamed(lambda: kill_replica("moves", "Gateway")))
     assert any(isinstance(event, Resumed) for event in events)
-    events.clear()
-    replaced = asyncio.run(streamed(lambda: deploy(9)))
-    assert any(isinstance(event, Resumed) for event in events)
-    assert "draining" in [event.code for event in events if isinstance(event, Notice)]
-    assert np.array_equal(replaced, killed) and np.abs(killed).max() > 0.01
+    told: set[str] = set()
+    for kept in (
+        9,
+        10,
+        11,
+    ):  # Serve may cut the old gateway off before it has said that it leaves
+        events.clear()
+        replaced = asyncio.run(streamed(lambda kept=kept: deploy(kept)))
+        assert any(isinstance(event, Resumed) for event in events)
+        assert np.array_equal(replaced, killed) and np.abs(killed).max() > 0.01
+        told |= {event.code for event in events if isinstance(event, Notice)}
+        if "draining" in told:
+            break
+    assert "draining" in told

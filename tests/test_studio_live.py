@@ -115,6 +115,7 @@ def test_the_delay_that_is_shown_is_the_one_that_is_there(studio: Watched) -> No
     studio.open()
     page.click("#mode-live")
     start(studio)
+    studio.until("window.tapped[1].length > 4096")
     assert page.evaluate("Math.max(...window.tapped[1].map(Math.abs))") == 0, "starts muted"
     page.click("#live-hear")
     until_row(studio, "Conversion", "60 ms")

@@ -16,6 +16,8 @@ MAX_BYTES = 64 << 20
 """Of one state; a larger one is damaged."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+_ARRIVES = 2.0
+"""Seconds within which a write that timed out arrives, where it does, once the store answers again."""
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -28,6 +30,8 @@ class Ledger:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="jobs-store")
         self._wanted: dict[str, bytes | None] = {}
         self._writing: dict[str, asyncio.Task[None]] = {}
+        self._unsure: set[str] = set()
+        """Jobs to be removed whose first state may still be on its way."""
         self.failing: StorageError | None = None
         """Why the store refuses at the moment; None while all is well."""
 
@@ -99,6 +103,7 @@ class Ledger:
 
     def _forget(self, ids: Iterable[str]) -> None:
         for id in ids:
+            self._unsure.add(id)
             self._want(id, None)
 
     def _want(self, id: str, data: bytes | None) -> None:
@@ -123,7 +128,10 @@ class Ledger:
                 if self.failing is not None:
                     _log.warning("the store of the jobs answers again")
                     self.failing = None
-                if self._wanted[id] is data:
+                if data is None and id in self._unsure:
+                    self._unsure.discard(id)
+                    await asyncio.sleep(_ARRIVES)  # and then once more
+                elif self._wanted[id] is data:
                     del self._wanted[id]
         finally:
             del self._writing[id]
