@@ -22,8 +22,9 @@ from serve_apps.live.parking import Head, Save, Totals, shortly
 from serve_apps.live.tape import Block, Cut, How, Tape
 
 LIVE_SAVE, FREE_SAVE = 0.03, 0.2
-"""Seconds of audio after which the engine's state is asked for: with every usual block where somebody listens, so that
-another process has no more to compute than the lost one had.
+"""Seconds of audio after which the engine's state is asked for: with every usual block where somebody listens alone, so
+that another process has no more to compute than the lost one had. States are 300 KB, and a gateway of many sessions
+would do little but take them in: with n sessions they come n times less often, up to ``FREE_SAVE``.
 """
 _MOST_PIECES = 64
 _MOST_SECONDS = 1.0
@@ -55,6 +56,8 @@ class Course:
         self._kept = round(kept_seconds * save.head.rate)
         self.ending, self.samples = False, 0
         """Whether no more blocks come, and then the samples that came."""
+        self.crowd = 1
+        """Sessions of this gateway, itself included."""
         for block in save.blocks:
             self.add(block)
 
@@ -122,7 +125,8 @@ class Course:
         coming = next((cut for cut in self.tape.cuts if cut.index == next_one), None)
         if coming is not None and coming.how.voice != batch[-1].how.voice:
             return True
-        return end - self.save.fed >= (LIVE_SAVE if self.head.live else FREE_SAVE) * self.head.rate
+        often = min(FREE_SAVE, LIVE_SAVE * self.crowd) if self.head.live else FREE_SAVE
+        return end - self.save.fed >= often * self.head.rate
 
     def before(self, batch: Sequence[Cut]) -> list[Cut] | None:
         """The pieces between the save and a batch; None if they are many, or of another voice."""

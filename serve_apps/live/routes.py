@@ -132,7 +132,13 @@ class _Stage:
         self, socket: WebSocket, transport: SocketTransport, first: Start | Resume, metrics: Metrics
     ) -> Ending:
         state = socket.scope["state"]
-        behind = Behind(self._engine, self._limits, replica_draining, lambda error: self._explain(socket, error))
+        behind = Behind(
+            self._engine,
+            self._limits,
+            replica_draining,
+            lambda error: self._explain(socket, error),
+            lambda: self._sessions,
+        )
         opening = Opening(behind, self._desk, self._find, metrics, state.get("owner"))
         wire = Wire(transport, self._limits.unread, self._limits.unread_bytes)
         if isinstance(first, Start):

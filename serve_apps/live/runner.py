@@ -46,6 +46,8 @@ class Behind:
     """Whether this gateway is about to stop."""
     explain: Callable[[BaseException], Problem]
     """An error as the client may see it."""
+    sessions: Callable[[], int] = lambda: 1
+    """How many this gateway has."""
 
 
 class Runner:
@@ -194,6 +196,7 @@ class Runner:
         while True:
             await asyncio.sleep(_LOOK)
             now = time.monotonic()
+            self._course.crowd = max(1, self._behind.sessions())
             if self._behind.draining():
                 await self._move()
             self._line.look()
