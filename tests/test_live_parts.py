@@ -20,7 +20,7 @@ from rocktop_ray.live.protocol import Audio, Flags
 from rocktop_ray.settings import ConvertSettings
 from serve_apps.live.clock import Budget, LiveClock
 from serve_apps.live.concealment import Joiner, predict
-from serve_apps.live.course import fresh_save
+from serve_apps.live.course import Course, fresh_save
 from serve_apps.live.endings import close_code
 from serve_apps.live.parking import Head, Totals, pack_save, unpack_save
 from serve_apps.live.tape import Block, How
@@ -106,6 +106,21 @@ def test_deadlines_and_real_time() -> None:
     assert max(fast.ahead(at / 50, 40) for at in range(200)) > 1
     budget = Budget(10, 20)
     assert sum(budget.take(1.0) for _ in range(50)) == 20 and budget.take(1.2)
+
+
+@pytest.mark.parametrize(("crowd", "every"), [(1, 1), (4, 3), (50, 5)])
+def test_many_sessions_are_saved_less_often(crowd: int, every: int) -> None:
+    """Blocks of 40 ms: with 1, 4 and 50 sessions after 30, 120 and at most 200 ms."""
+    how, block = How(VoiceRef("anna", "1"), ConvertSettings()), RATE // 25
+    course = Course(fresh_save(Head("s", None, RATE, "f32", block, block, "live"), how, {}, 0), 0, 0.0)
+    course.crowd = crowd
+    saved = []
+    for seq in range(10):
+        course.add(Block(seq, seq * block, np.zeros(block, np.float32), how))
+        batch = course.batch()
+        saved.append(course.wants_save(batch))
+        course.took(batch, [cut.samples for cut in batch], b"state" if saved[-1] else None, [False] * len(batch))
+    assert saved == [(seq + 1) % every == 0 for seq in range(10)]
 
 
 def test_codes_of_endings() -> None:
