@@ -11,8 +11,8 @@ from rocktop_ray.errors import SettingsError
 from rocktop_ray.live.ears import Ears, ListenerEars, WindowEars
 from rocktop_ray.live.far_ears import EarsFacts, EarsPlan, Hear, Heard, hear
 from rocktop_ray.live.parts import live_pitch
-from rocktop_ray.models.listener import open_listener
-from rocktop_ray.models.listener.stream import ListenerStream
+from rocktop_ray.models.listener import ListenerStream
+from rocktop_ray.voices.student_format import open_listener
 
 
 class EarsActor:

@@ -16,11 +16,11 @@ import torch
 import rocktop_ray.bundle
 from rocktop_ray.audio.resample import resample
 from rocktop_ray.features.index import RetrievalIndex
-from rocktop_ray.models.listener import ListenerStream, open_listener
-from rocktop_ray.models.listener.stream import read_listener
-from rocktop_ray.models.singer.live_net import LiveNet, open_live_net, read_live_net
+from rocktop_ray.models.listener import ListenerStream
+from rocktop_ray.models.singer.live_net import LiveNet
 from rocktop_ray.protocols import TAKE_RATE, Array
 from rocktop_ray.voices.singer_format import read_singer
+from rocktop_ray.voices.student_format import open_listener, open_live_net, read_listener, read_live_net
 from train_loops.bundle.live_evaluate import as_heard_live, listen, live_latent
 
 FOLDER = Path(rocktop_ray.bundle.__file__).parent

@@ -13,13 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rocktop_ray.errors import AudioError, SettingsError, VoiceFormatError, VoiceNotFoundError
-from rocktop_ray.models.listener import ListenerConfig, ListenerNet, ListenerStream, open_listener
+from rocktop_ray.models.listener import ListenerConfig, ListenerNet, ListenerStream
 from rocktop_ray.models.listener.causal import LeakyMean
 from rocktop_ray.models.listener.front import HOP, class_hz
 from rocktop_ray.models.listener.network import melody
 from rocktop_ray.models.listener.rows import RowLinear
-from rocktop_ray.models.listener.student_file import StudentAbout, write_student
-from rocktop_ray.models.singer.live_net import LiveConfig, LiveFrameNet, LiveNet, open_live_net, read_live_net
+from rocktop_ray.models.singer.live_net import LiveConfig, LiveFrameNet, LiveNet
+from rocktop_ray.voices.student_format import (
+    LISTENER,
+    LIVE_NET,
+    StudentAbout,
+    open_listener,
+    open_live_net,
+    read_live_net,
+    write_student,
+)
 
 Net = TypeVar("Net", bound=torch.nn.Module)
 FRAMES = 60
@@ -221,15 +229,15 @@ def test_files_hold_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     torch.manual_seed(0)
     net = ListenerNet(SMALL)
-    write_student(path, "listener", net, SMALL, ABOUT)
+    write_student(path, LISTENER, net, SMALL, ABOUT)
     audio = sound(1)
     gap = hear(open_listener(path), audio, [FRAMES])[0] - hear(ListenerStream(net), audio, [FRAMES])[0]
     assert gap.abs().max() < 0.02, "float16"
     live = tmp_path / "b.safetensors"
-    write_student(live, "live-net", LiveFrameNet(SMALL_LIVE), SMALL_LIVE, ABOUT)
+    write_student(live, LIVE_NET, LiveFrameNet(SMALL_LIVE), SMALL_LIVE, ABOUT)
     assert read_live_net(live)[1] == ABOUT and open_live_net(live).lag == 2
     for wrong in (lambda: open_listener(live), lambda: open_live_net(path)):
-        with pytest.raises(VoiceFormatError, match="expected rocktop-student"):
+        with pytest.raises(VoiceFormatError, match="expected format rocktop-student"):
             wrong()
     with pytest.raises(VoiceNotFoundError):
         open_listener(tmp_path / "none.safetensors")
@@ -243,7 +251,7 @@ def damaged(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, st
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    write_student(path, "listener", ListenerNet(SMALL), SMALL, ABOUT)
+    write_student(path, LISTENER, ListenerNet(SMALL), SMALL, ABOUT)
     whole = path.read_bytes()
     with safetensors.safe_open(path, "pt") as file:
         metadata = dict(file.metadata())

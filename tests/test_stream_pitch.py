@@ -15,9 +15,10 @@ from rocktop_ray.live.layout import LiveLayout
 from rocktop_ray.live.melody import MelodyListener
 from rocktop_ray.live.parts import live_pitch
 from rocktop_ray.live.state import pack, unpack
-from rocktop_ray.models.listener import ListenerStream, open_listener
-from rocktop_ray.models.listener.pitch import PitchStream, open_pitch
+from rocktop_ray.models.listener import ListenerStream
+from rocktop_ray.models.listener.pitch import PitchStream
 from rocktop_ray.settings import ConvertSettings
+from rocktop_ray.voices.student_format import open_listener, open_pitch
 
 
 @cache

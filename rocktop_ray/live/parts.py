@@ -11,14 +11,14 @@ from rocktop_ray.errors import ModelMissingError
 from rocktop_ray.features.index import RetrievalIndex
 from rocktop_ray.live.ears import Ears, ListenerEars, WindowEars
 from rocktop_ray.live.layout import LiveLayout
-from rocktop_ray.models.listener import ListenerStream, open_listener
-from rocktop_ray.models.listener.pitch import PitchStream, open_pitch
-from rocktop_ray.models.listener.student_file import FOLDER
-from rocktop_ray.models.singer.live_net import LiveNet, open_live_net
+from rocktop_ray.models.listener import ListenerStream
+from rocktop_ray.models.listener.pitch import PitchStream
+from rocktop_ray.models.singer.live_net import LiveNet
 from rocktop_ray.models.singer.voice import SingerVoice
 from rocktop_ray.protocols import ContentEncoder, PitchExtractor, VoiceModel
 from rocktop_ray.voices.names import BUNDLE
 from rocktop_ray.voices.open import Voice
+from rocktop_ray.voices.student_format import live_net_path, open_listener, open_live_net, open_pitch
 
 LISTENER = "listener"
 """Its name as a source of F0."""
@@ -86,7 +86,7 @@ def exact_parts(voice: Voice, elsewhere: Callable[[], Ears] | None = None) -> Li
     that cannot be read, and what ``elsewhere`` raises.
     """
     model = voice.model
-    if voice.name != BUNDLE or not isinstance(model, SingerVoice) or not (FOLDER / "live_net.safetensors").is_file():
+    if voice.name != BUNDLE or not isinstance(model, SingerVoice) or not live_net_path().is_file():
         return None
     if elsewhere is not None:
         return LiveParts(model, voice.index, live_net=open_live_net(), elsewhere=elsewhere())

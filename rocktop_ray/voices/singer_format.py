@@ -12,15 +12,10 @@ import dataclasses
 import json
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
-import torch
-
-from rocktop_ray.errors import VoiceFormatError, VoiceNotFoundError
 from rocktop_ray.models.singer.about import SingerAbout
 from rocktop_ray.models.singer.network import SingerConfig, SingerNet
 from rocktop_ray.models.singer.voice import SingerVoice
-from rocktop_ray.store.atomic import atomic_path
+from rocktop_ray.voices.network_file import read_network, write_network
 
 FORMAT, VERSION = "rocktop-singer", "1"
 RATES = (24_000, 48_000)
@@ -47,9 +42,7 @@ def write_singer(path: Path, net: SingerNet, about: SingerAbout) -> None:
         "training_data": about.training_data,
         "recipe": json.dumps(about.recipe),
     }
-    tensors = {name: value.detach().half().contiguous() for name, value in net.state_dict().items()}
-    with atomic_path(path) as part:
-        safetensors.torch.save_file(tensors, part, metadata)
+    write_network(path, net, metadata)
 
 
 def load_singer(path: Path, *, device: str = "cpu") -> SingerVoice:
@@ -60,35 +53,15 @@ def load_singer(path: Path, *, device: str = "cpu") -> SingerVoice:
 
 def read_singer(path: Path) -> tuple[SingerNet, SingerAbout]:
     """The network and its description. Raises VoiceNotFoundError, or VoiceFormatError with a report."""
-    if not path.is_file():
-        raise VoiceNotFoundError(f"no voice file {path}")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT or metadata.get("format_version") != VERSION:
-                found = f"{metadata.get('format', 'none')} {metadata.get('format_version', '')}".strip()
-                raise VoiceFormatError(f"{path}: expected format {FORMAT} {VERSION}, found {found}")
-            net, about = SingerNet(_config(metadata)), _about(metadata)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
-        raise VoiceFormatError(f"{path}: not a readable safetensors file ({error})") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise VoiceFormatError(f"{path}: the description of the voice is damaged ({error!r})") from error
-    expected = net.state_dict()
-    report = [f"missing {name}" for name in expected if name not in tensors]
-    report += [f"unknown {name}" for name in tensors if name not in expected]
-    report += [
-        f"{name}: expected {tuple(expected[name].shape)}, found {tuple(value.shape)}"
-        for name, value in tensors.items()
-        if name in expected and value.shape != expected[name].shape
-    ]
-    report += [f"{name}: not finite" for name, value in tensors.items() if not torch.isfinite(value).all()]
-    if len(about.speakers) != net.config.speakers:
-        report.append(f"expected {net.config.speakers} speaker names, found {len(about.speakers)}")
-    if report:
-        raise VoiceFormatError(f"{path} does not fit its description: " + "; ".join(report[:8]))
-    net.load_state_dict({name: value.float() for name, value in tensors.items()})
-    return net, about
+    return read_network(path, {"format": FORMAT, "format_version": VERSION}, _described)
+
+
+def _described(metadata: dict[str, str]) -> tuple[SingerNet, SingerAbout]:
+    """The network, with weights to come, and what the file says of itself."""
+    config, about = _config(metadata), _about(metadata)
+    if len(about.speakers) != config.speakers:
+        raise ValueError(f"expected {config.speakers} speaker names, found {len(about.speakers)}")
+    return SingerNet(config), about
 
 
 def _config(metadata: dict[str, str]) -> SingerConfig:

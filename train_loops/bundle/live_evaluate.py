@@ -34,14 +34,15 @@ from rocktop_ray.evaluate.words import find_recogniser
 from rocktop_ray.features.content.whisper import WhisperEncoder
 from rocktop_ray.features.index import RetrievalIndex
 from rocktop_ray.features.pitch.fcpe import FcpeExtractor
-from rocktop_ray.models.listener.stream import ListenerStream, open_listener
-from rocktop_ray.models.singer.live_net import LiveNet, open_live_net
+from rocktop_ray.models.listener import ListenerStream
+from rocktop_ray.models.singer.live_net import LiveNet
 from rocktop_ray.models.singer.voice import SingerVoice
 from rocktop_ray.noise import KeptNoise
 from rocktop_ray.paths import models
 from rocktop_ray.protocols import ENCODER_RATE, TAKE_RATE, Array
 from rocktop_ray.settings import ConvertSettings
 from rocktop_ray.voices.singer_format import load_singer
+from rocktop_ray.voices.student_format import open_listener, open_live_net
 from train_loops.bundle.evaluate import WORDS, Naturalness, read
 from train_loops.bundle.live_set import smooth
 from train_loops.bundle.live_singing import held_on

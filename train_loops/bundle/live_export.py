@@ -11,11 +11,9 @@ from typing import Any
 
 import torch
 
-from rocktop_ray.models.listener import stream
 from rocktop_ray.models.listener.network import ListenerConfig, ListenerNet
-from rocktop_ray.models.listener.student_file import StudentAbout, write_student
-from rocktop_ray.models.singer import live_net
 from rocktop_ray.models.singer.live_net import LiveConfig, LiveFrameNet
+from rocktop_ray.voices.student_format import LISTENER, LIVE_NET, StudentAbout, write_student
 
 LICENCE = "GPL-3.0-or-later; see MODEL_CARD.md for the sources"
 CREDITS = (
@@ -55,14 +53,14 @@ def main() -> None:
     net = ListenerNet(config)
     net.load_state_dict(state["average"])
     info = "Causal student of the bundle's content encoder and pitch extractor."
-    write_student(given.out / "listener.safetensors", stream.KIND, net, config, described(state["about"], info))
+    write_student(given.out / "listener.safetensors", LISTENER, net, config, described(state["about"], info))
     state = torch.load(given.live / "checkpoint.pt", weights_only=True)
     live_config = LiveConfig(**sized(state["about"]))
     live = LiveFrameNet(live_config)
     live.load_state_dict(state["average"])
     info = "Causal student of the bundle voice's frame network."
     about = described(state["about"], info)
-    write_student(given.out / "live_net.safetensors", live_net.KIND, live, live_config, about)
+    write_student(given.out / "live_net.safetensors", LIVE_NET, live, live_config, about)
 
 
 if __name__ == "__main__":

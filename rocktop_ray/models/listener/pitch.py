@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,8 +15,6 @@ from rocktop_ray.errors import AudioError
 from rocktop_ray.models.listener.causal import apart, settle, stacked
 from rocktop_ray.models.listener.front import HOP
 from rocktop_ray.models.listener.network import ListenerNet, melody
-from rocktop_ray.models.listener.stream import read_listener
-from rocktop_ray.models.listener.student_file import FOLDER
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,3 @@ class PitchStream:
         salience = net.pitch_head(net.pitch_norm(x))
         after = apart((joined[:, audio.shape[1] :], kept))
         return [PitchState(held) for held in after], melody(salience[..., :-1], salience[..., -1])
-
-
-def open_pitch(path: Path | None = None) -> PitchStream:
-    """By the listener of the package, or that of a file. Raises VoiceNotFoundError or VoiceFormatError."""
-    return PitchStream(read_listener(path or FOLDER / "listener.safetensors")[0])

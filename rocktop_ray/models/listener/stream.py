@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,10 +11,7 @@ from torch import Tensor
 from rocktop_ray.errors import AudioError
 from rocktop_ray.models.listener.causal import apart, settle, stacked
 from rocktop_ray.models.listener.front import HOP
-from rocktop_ray.models.listener.network import ListenerConfig, ListenerNet, melody
-from rocktop_ray.models.listener.student_file import FOLDER, StudentAbout, read_student
-
-KIND = "listener"
+from rocktop_ray.models.listener.network import ListenerNet, melody
 
 
 @dataclass(frozen=True)
@@ -55,13 +51,3 @@ class ListenerStream:
             return list(states), audio.new_zeros(len(audio), 0, self._net.config.units), audio.new_zeros(len(audio), 0)
         kept, heard = self._net.step(stacked([state.held for state in states]), audio.float())
         return [ListenerState(held) for held in apart(kept)], heard.units, melody(heard.salience, heard.voicing)
-
-
-def read_listener(path: Path) -> tuple[ListenerNet, StudentAbout]:
-    """A listener's network and description. Raises VoiceNotFoundError, or VoiceFormatError with a report."""
-    return read_student(path, KIND, ListenerNet, ListenerConfig)
-
-
-def open_listener(path: Path | None = None) -> ListenerStream:
-    """The listener of the package, or that of a file. Raises VoiceNotFoundError or VoiceFormatError."""
-    return ListenerStream(read_listener(path or FOLDER / "listener.safetensors")[0])

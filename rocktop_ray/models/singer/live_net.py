@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +14,7 @@ from torch import Tensor, nn
 from rocktop_ray.errors import SettingsError
 from rocktop_ray.models.listener.causal import CausalStack, apart, settle, stacked
 from rocktop_ray.models.listener.rows import RowLinear
-from rocktop_ray.models.listener.student_file import FOLDER, StudentAbout, read_student
 from rocktop_ray.models.singer.network import REFERENCE_HZ
-
-KIND = "live-net"
 
 
 @dataclass(frozen=True)
@@ -140,13 +136,3 @@ class LiveNet:
         kept, core = self._net.step(held, units.float(), log_f0, voiced.float(), torch.tensor(list(speaker)))
         latent = torch.cat([core, self._net.high(core)], -1).transpose(1, 2)
         return [LiveState(*tensors) for tensors in apart((kept,))], latent
-
-
-def read_live_net(path: Path) -> tuple[LiveFrameNet, StudentAbout]:
-    """A live net's network and description. Raises VoiceNotFoundError, or VoiceFormatError with a report."""
-    return read_student(path, KIND, LiveFrameNet, LiveConfig)
-
-
-def open_live_net(path: Path | None = None) -> LiveNet:
-    """The live net of the package's voice, or that of a file. Raises VoiceNotFoundError or VoiceFormatError."""
-    return LiveNet(read_live_net(path or FOLDER / "live_net.safetensors")[0])

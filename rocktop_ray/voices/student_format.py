@@ -15,17 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import safetensors
-import safetensors.torch
-import torch
 from torch import nn
 
-from rocktop_ray.errors import VoiceFormatError, VoiceNotFoundError
-from rocktop_ray.store.atomic import atomic_path
+from rocktop_ray.models.listener import ListenerConfig, ListenerNet, ListenerStream
+from rocktop_ray.models.listener.pitch import PitchStream
+from rocktop_ray.models.singer.live_net import LiveConfig, LiveFrameNet, LiveNet
+from rocktop_ray.voices.network_file import read_network, write_network
+from rocktop_ray.voices.open import bundle_folder
 
 FORMAT, VERSION = "rocktop-student", "1"
-FOLDER = Path(__file__).parents[2] / "bundle"
-"""Where the package keeps its students."""
+LISTENER, LIVE_NET = "listener", "live-net"
+"""The kinds."""
 _LARGEST = {"units": 4096, "width": 1024, "expansion": 8, "kernel": 31, "pitch_width": 1024, "mean_rows": 100_000,
             "content_dim": 4096, "speakers": 4096, "core_dim": 1024, "high_bands": 128}  # fmt: skip
 """Bounds on sizes that a file may ask for."""
@@ -66,41 +66,53 @@ def write_student(path: Path, kind: str, net: nn.Module, config: Any, about: Stu
         "training_data": about.training_data,
         "recipe": json.dumps(about.recipe),
     }
-    tensors = {name: value.detach().half().contiguous() for name, value in net.state_dict().items()}
-    with atomic_path(path) as part:
-        safetensors.torch.save_file(tensors, part, metadata)
+    write_network(path, net, metadata)
 
 
-def read_student(
+def listener_path() -> Path:
+    """The listener that comes with the package."""
+    return bundle_folder() / "listener.safetensors"
+
+
+def live_net_path() -> Path:
+    """The live net of the package's voice."""
+    return bundle_folder() / "live_net.safetensors"
+
+
+def read_listener(path: Path) -> tuple[ListenerNet, StudentAbout]:
+    """A listener's network and description. Raises VoiceNotFoundError, or VoiceFormatError with a report."""
+    return _read(path, LISTENER, ListenerNet, ListenerConfig)
+
+
+def read_live_net(path: Path) -> tuple[LiveFrameNet, StudentAbout]:
+    """A live net's network and description. Raises as ``read_listener``."""
+    return _read(path, LIVE_NET, LiveFrameNet, LiveConfig)
+
+
+def open_listener(path: Path | None = None) -> ListenerStream:
+    """The listener of the package, or that of a file. Raises as ``read_listener``."""
+    return ListenerStream(read_listener(path or listener_path())[0])
+
+
+def open_pitch(path: Path | None = None) -> PitchStream:
+    """The pitch of the listener alone. Raises as ``read_listener``."""
+    return PitchStream(read_listener(path or listener_path())[0])
+
+
+def open_live_net(path: Path | None = None) -> LiveNet:
+    """The live net of the package's voice, or that of a file. Raises as ``read_listener``."""
+    return LiveNet(read_live_net(path or live_net_path())[0])
+
+
+def _read(
     path: Path, kind: str, build: Callable[[Config], Student], sizes: type[Config]
 ) -> tuple[Student, StudentAbout]:
-    """A student of a kind, of sizes in a dataclass. Raises VoiceNotFoundError, or VoiceFormatError with a report."""
-    if not path.is_file():
-        raise VoiceNotFoundError(f"there is no file {path}")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            found = " ".join(metadata.get(name, "none") for name in ("format", "format_version", "kind"))
-            if found != f"{FORMAT} {VERSION} {kind}":
-                raise VoiceFormatError(f"{path}: expected {FORMAT} {VERSION} {kind}, found {found}")
-            net, about = build(_config(sizes, json.loads(metadata["config"]))), _about(metadata)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
-        raise VoiceFormatError(f"{path}: not a readable safetensors file ({error})") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise VoiceFormatError(f"{path}: the description of the network is damaged ({error!r})") from error
-    expected = net.state_dict()
-    report = [f"missing {name}" for name in expected if name not in tensors]
-    report += [f"unknown {name}" for name in tensors if name not in expected]
-    for name in expected.keys() & tensors.keys():
-        if expected[name].shape != tensors[name].shape:
-            report.append(f"{name}: expected {tuple(expected[name].shape)}, found {tuple(tensors[name].shape)}")
-        elif not tensors[name].is_floating_point() or not torch.isfinite(tensors[name]).all():
-            report.append(f"{name}: not finite numbers")
-    if report:
-        raise VoiceFormatError(f"{path} does not fit its description: " + "; ".join(sorted(report)[:8]))
-    net.load_state_dict({name: value.float() for name, value in tensors.items()})
-    return net, about
+    """A student of a kind, of sizes in a dataclass."""
+    return read_network(
+        path,
+        {"format": FORMAT, "format_version": VERSION, "kind": kind},
+        lambda metadata: (build(_config(sizes, json.loads(metadata["config"]))), _about(metadata)),
+    )
 
 
 def _config(kind: type[Config], given: dict[str, Any]) -> Config:
