@@ -10,7 +10,7 @@ from live_echo import EchoServer
 
 from rocktop_ray.live.client import LiveClient
 from rocktop_ray.live.events import Event
-from rocktop_ray.live.protocol import Audio, Start
+from rocktop_ray.live.messages import Audio, Start
 
 RATE = 8000
 FREE = Start("bundle", RATE, block=320, pace="free")

@@ -12,7 +12,7 @@ import numpy as np
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from rocktop_ray.live.protocol import (
+from rocktop_ray.live.messages import (
     Applied,
     Audio,
     Bypass,
@@ -29,10 +29,8 @@ from rocktop_ray.live.protocol import (
     Start,
     Started,
     Stats,
-    pack,
-    pack_audio,
-    parse_client,
 )
+from rocktop_ray.live.protocol import pack, pack_audio, parse_client
 
 
 @dataclass

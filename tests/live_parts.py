@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from rocktop_ray.errors import RocktopError, SettingsError, StateMissingError, VoiceNotFoundError
-from rocktop_ray.live import protocol
-from rocktop_ray.live.protocol import Audio, Flags, Problem, ServerMessage, Start
+from rocktop_ray.live import messages, protocol
+from rocktop_ray.live.messages import Audio, Flags, Problem, ServerMessage, Start
 from rocktop_ray.protocols import Array
 from rocktop_ray.settings import ConvertSettings
 from serve_apps.live.endings import Ending
@@ -149,7 +149,7 @@ class Stage:
         if isinstance(first, Start):
             runner = await opening.begin(first, wire)
         else:
-            assert isinstance(first, protocol.Resume)
+            assert isinstance(first, messages.Resume)
             runner = await opening.resume(first, wire)
         return await runner.run()
 
@@ -164,7 +164,7 @@ class Client:
             self.cuts.append(min(len(take), self.cuts[-1] + sizes[(len(self.cuts) - 1) % len(sizes)]))
         self.outputs: dict[int, Audio] = {}
         self.messages: list[ServerMessage] = []
-        self.started: protocol.Started | None = None
+        self.started: messages.Started | None = None
         self.pipe = Pipe()
         self.served: asyncio.Task[Ending] | None = None
         self.next = 0
@@ -185,7 +185,7 @@ class Client:
         return [message for message in self.messages if isinstance(message, kind)]
 
     def codes(self) -> list[str]:
-        return [notice.code for notice in self.of(protocol.Notice)]
+        return [notice.code for notice in self.of(messages.Notice)]
 
     async def connect(self) -> Client:
         """Start, or resume; until the server says which block it wants."""
@@ -193,14 +193,14 @@ class Client:
         self.served = asyncio.create_task(self.stage.serve(self.pipe))
         first: Any = self.start
         if self.started is not None:
-            first = protocol.Resume(self.started.session, self.started.secret, self.received)
+            first = messages.Resume(self.started.session, self.started.secret, self.received)
         self.say(first)
-        seen = len(self.of(protocol.Started))
-        while len(self.of(protocol.Started)) == seen:
+        seen = len(self.of(messages.Started))
+        while len(self.of(messages.Started)) == seen:
             if self.served.done():
                 self.served.result()
             await self.hear(1)
-        self.started = self.of(protocol.Started)[-1]
+        self.started = self.of(messages.Started)[-1]
         self.next = self.started.next
         return self
 
@@ -253,7 +253,7 @@ class Client:
 
     async def end(self) -> Client:
         """Until the server has closed."""
-        self.say(protocol.End())
+        self.say(messages.End())
         return await self.listen()
 
     async def listen(self, seconds: float = 60) -> Client:

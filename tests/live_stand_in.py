@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from rocktop_ray.errors import ProtocolError
-from rocktop_ray.live.protocol import (
+from rocktop_ray.live.messages import (
     PATH,
     Applied,
     Audio,
@@ -37,10 +37,8 @@ from rocktop_ray.live.protocol import (
     Started,
     Stats,
     TextMessage,
-    pack,
-    pack_audio,
-    parse_client,
 )
+from rocktop_ray.live.protocol import pack, pack_audio, parse_client
 from rocktop_ray.protocols import Array
 
 

@@ -22,7 +22,8 @@ from rocktop_ray.live.blocking import stream
 from rocktop_ray.live.client import LiveClient
 from rocktop_ray.live.connection import stream_address
 from rocktop_ray.live.events import Event, Lost, Resumed
-from rocktop_ray.live.protocol import Applied, Audio, Ended, Flags, Notice, Start, Stats, pack
+from rocktop_ray.live.messages import Applied, Audio, Ended, Flags, Notice, Start, Stats
+from rocktop_ray.live.protocol import pack
 
 
 @pytest.mark.parametrize("format", ["f32", "s16"])

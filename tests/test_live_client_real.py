@@ -18,7 +18,7 @@ from rocktop_ray.live.blocking import stream
 from rocktop_ray.live.client import LiveClient
 from rocktop_ray.live.events import Event, Lost, Resumed
 from rocktop_ray.live.local import LocalClient
-from rocktop_ray.live.protocol import Applied, Audio, Ended, Flags, Start
+from rocktop_ray.live.messages import Applied, Audio, Ended, Flags, Start
 from rocktop_ray.live.stream import LiveStream
 from rocktop_ray.settings import ConvertSettings
 

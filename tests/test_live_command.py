@@ -26,7 +26,7 @@ from websockets.asyncio.server import ServerConnection
 from rocktop_ray import cli
 from rocktop_ray.commands import live_run
 from rocktop_ray.errors import StreamLostError
-from rocktop_ray.live.protocol import CloseCode, Problem, Start
+from rocktop_ray.live.messages import CloseCode, Problem, Start
 
 RATE = 8000
 

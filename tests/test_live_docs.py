@@ -16,8 +16,8 @@ import pytest
 from live_server import LiveServer, serving_live
 
 from rocktop_ray.errors import ProtocolError
-from rocktop_ray.live.messages import TYPES, CloseCode
-from rocktop_ray.live.protocol import Unknown, parse_client, parse_server
+from rocktop_ray.live.messages import TYPES, CloseCode, Unknown
+from rocktop_ray.live.protocol import parse_client, parse_server
 
 PAGE = (Path(__file__).parent.parent / "docs" / "stream.md").read_text()
 

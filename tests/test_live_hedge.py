@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from live_parts import HOP, RATE, Client, GainEngine, Stage, flagged, late_take, sung
 
 from rocktop_ray.errors import StageLostError
-from rocktop_ray.live.protocol import Flags, Start
+from rocktop_ray.live.messages import Flags, Start
 from serve_apps.config import LiveConfig
 from serve_apps.live.desk import LocalDesk
 from serve_apps.live.door import Address, Door

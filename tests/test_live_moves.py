@@ -14,7 +14,7 @@ from serve_cluster import PITCH, kill_replica, small_config
 
 from rocktop_ray.live.client import LiveClient
 from rocktop_ray.live.events import Resumed
-from rocktop_ray.live.protocol import Flags, Notice, Start
+from rocktop_ray.live.messages import Flags, Notice, Start
 
 pytestmark = pytest.mark.xdist_group("ray")
 

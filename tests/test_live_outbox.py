@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from rocktop_ray.errors import (
     ProtocolError,
 )
+from rocktop_ray.live.messages import Audio
 from rocktop_ray.live.outbox import Outbox
-from rocktop_ray.live.protocol import Audio
 
 
 @settings(max_examples=60, deadline=None)

@@ -16,7 +16,7 @@ from rocktop_ray.errors import (
     StageLostError,
     StreamStateError,
 )
-from rocktop_ray.live.protocol import Audio, Flags
+from rocktop_ray.live.messages import Audio, Flags
 from rocktop_ray.settings import ConvertSettings
 from serve_apps.live.clock import Budget, LiveClock
 from serve_apps.live.concealment import Joiner, predict

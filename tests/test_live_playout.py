@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rocktop_ray.live.alignment import Alignment
+from rocktop_ray.live.messages import Audio
 from rocktop_ray.live.playout import MOST_STRETCH, Playout
-from rocktop_ray.live.protocol import Audio
 
 RATE = 16_000
 

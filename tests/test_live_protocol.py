@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rocktop_ray.errors import ProtocolError
-from rocktop_ray.live import protocol
-from rocktop_ray.live.protocol import (
+from rocktop_ray.live import messages
+from rocktop_ray.live.messages import (
     Applied,
     Audio,
     Bypass,
@@ -34,17 +34,13 @@ from rocktop_ray.live.protocol import (
     Started,
     Stats,
     Unknown,
-    close_reason,
-    pack,
-    pack_audio,
-    parse_client,
-    parse_server,
 )
+from rocktop_ray.live.protocol import close_reason, pack, pack_audio, parse_client, parse_server
 
 few = settings(max_examples=60, deadline=None)
 name = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=256)
-seq = st.integers(0, protocol.MOST_SEQ)
-count = st.integers(0, protocol.MOST_POSITION)
+seq = st.integers(0, messages.MOST_SEQ)
+count = st.integers(0, messages.MOST_POSITION)
 number = st.floats(0, 1e15)
 word = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=64)
 plain = st.dictionaries(
@@ -57,22 +53,22 @@ anything: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
     max_leaves=10,
 )
-rate = st.integers(protocol.LEAST_RATE, protocol.MOST_RATE)
+rate = st.integers(messages.LEAST_RATE, messages.MOST_RATE)
 of_client = st.one_of(
     rate.flatmap(
         lambda hz: st.builds(
             Start,
             name,
             st.just(hz),
-            st.sampled_from(protocol.FORMATS),
+            st.sampled_from(messages.FORMATS),
             st.integers(1, hz),
-            st.sampled_from(protocol.PACES),
+            st.sampled_from(messages.PACES),
             plain,
             st.booleans(),
             st.none() | name,
         )
     ),
-    st.builds(Resume, name, name, st.integers(-1, protocol.MOST_SEQ), st.none() | name),
+    st.builds(Resume, name, name, st.integers(-1, messages.MOST_SEQ), st.none() | name),
     st.builds(Change, plain),
     st.builds(ChangeVoice, name),
     st.builds(Bypass, st.booleans()),
@@ -131,10 +127,10 @@ def test_the_layout_of_a_block() -> None:
     assert clipped[16:] == struct.pack("<hhh", 32767, -32768, 16384)
 
 
-@pytest.mark.parametrize("format", protocol.FORMATS)
+@pytest.mark.parametrize("format", messages.FORMATS)
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=80) | st.binary(max_size=64).map(lambda rest: b"\1\0\0\0" + rest))
-def test_bytes_raise_nothing_else(format: protocol.Format, data: bytes) -> None:
+def test_bytes_raise_nothing_else(format: messages.Format, data: bytes) -> None:
     for parse in (parse_client, parse_server):
         try:
             message = parse(data, format, 8000)

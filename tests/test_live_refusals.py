@@ -21,7 +21,8 @@ from rocktop_ray.errors import (
     StreamRefusedError,
     VoiceNotFoundError,
 )
-from rocktop_ray.live.protocol import CloseCode, Notice, Problem, pack
+from rocktop_ray.live.messages import CloseCode, Notice, Problem
+from rocktop_ray.live.protocol import pack
 
 
 def problem(code: str, status: int, **other: Any) -> Problem:

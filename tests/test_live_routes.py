@@ -22,8 +22,8 @@ from live_voices import take, tiny_converter
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from rocktop_ray.live import protocol
-from rocktop_ray.live.protocol import Audio, CloseCode, Flags, Problem, Start, Started
+from rocktop_ray.live import messages, protocol
+from rocktop_ray.live.messages import Audio, CloseCode, Flags, Problem, Start, Started
 from rocktop_ray.live.stream import LiveStream
 from rocktop_ray.protocols import Array
 from rocktop_ray.settings import ConvertSettings
@@ -64,7 +64,7 @@ class Singer:
         self.socket = await connect(self.server.url, proxy=None, **self.options)
         first: Any = self.start
         if self.started is not None:
-            first = protocol.Resume(
+            first = messages.Resume(
                 self.started.session, self.started.secret, max(self.outputs, default=-1), self.start.key
             )
         await self.say(first)
@@ -103,7 +103,7 @@ class Singer:
                     await self.until(Audio)
 
     async def end(self) -> Array:
-        await self.say(protocol.End())
+        await self.say(messages.End())
         while await self.until(object) is not None:
             pass
         assert (self.socket.close_code, self.socket.close_reason) == (1000, "the stream has ended")
@@ -151,7 +151,7 @@ def test_a_session_in_real_time_is_answered_in_time(server: LiveServer) -> None:
             await asyncio.sleep(max(0, began + (seq + 1) * 0.04 - loop.time()))
             await singer.socket.send(protocol.pack_audio(Audio(seq, seq * 1764, audio[seq * 1764 : seq * 1764 + 1764])))
         await singer.end()
-        stats, *_ = [message for message in singer.messages if isinstance(message, protocol.Stats)]
+        stats, *_ = [message for message in singer.messages if isinstance(message, messages.Stats)]
         assert 0 < stats.compute_ms.p50 <= stats.compute_ms.max and stats.seq > 0
         ended = singer.messages[-1]
         late = sum(bool(out.flags & Flags.LATE) for out in singer.outputs.values())
@@ -167,8 +167,8 @@ def test_settings_change_while_it_runs(server: LiveServer) -> None:
         half = 1764 * 12
         await singer.sing(audio[:half], [1764])
         await singer.until(Audio, 11)
-        await singer.say(protocol.Change({"key": 5}))
-        applied = await singer.until(protocol.Applied)
+        await singer.say(messages.Change({"key": 5}))
+        applied = await singer.until(messages.Applied)
         assert applied.seq == 12 and applied.settings["key"] == 5 and applied.voice == "anna"
         singer.started = Started(**{**vars(singer.started), "next": 12})
         await singer.sing(audio, [1764])
@@ -360,9 +360,9 @@ _GARBAGE = st.one_of(
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(begun=st.booleans(), messages=st.lists(_GARBAGE, min_size=1, max_size=4))
+@given(begun=st.booleans(), garbage=st.lists(_GARBAGE, min_size=1, max_size=4))
 def test_garbage_ends_with_a_reason_and_harms_nobody(
-    server: LiveServer, caplog: pytest.LogCaptureFixture, begun: bool, messages: list[str | bytes]
+    server: LiveServer, caplog: pytest.LogCaptureFixture, begun: bool, garbage: list[str | bytes]
 ) -> None:
     async def work() -> None:
         singer = Singer(server, START)
@@ -371,9 +371,9 @@ def test_garbage_ends_with_a_reason_and_harms_nobody(
             await singer.say(START)
             assert await singer.until(Started)
         try:
-            for message in messages:
+            for message in garbage:
                 await singer.socket.send(message)
-            await singer.say(protocol.End())
+            await singer.say(messages.End())
         except ConnectionClosed:
             pass
         closed = asyncio.create_task(_drained(singer.socket))

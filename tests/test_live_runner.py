@@ -19,8 +19,8 @@ from rocktop_ray.errors import (
     SettingsError,
     StageLostError,
 )
-from rocktop_ray.live import protocol
-from rocktop_ray.live.protocol import Audio, CloseCode, Flags, Start
+from rocktop_ray.live import messages, protocol
+from rocktop_ray.live.messages import Audio, CloseCode, Flags, Start
 from serve_apps.config import LiveConfig
 from serve_apps.live.desk import LocalDesk
 from serve_apps.live.endings import close_code
@@ -58,7 +58,7 @@ def test_blocks_of_any_size_are_answered_exactly(sizes: list[int], block: int) -
         assert lengths == list(np.diff(client.cuts))
         last = flagged(client, Flags.LAST)
         assert last == list(range(client.blocks, len(client.outputs)))
-        assert client.of(protocol.Ended) == [protocol.Ended(len(take), 0, 0)]
+        assert client.of(messages.Ended) == [messages.Ended(len(take), 0, 0)]
         assert client.pipe.closed is not None and client.pipe.closed[0] == CloseCode.ENDED
         assert stage.engine.forgotten == [client.started.session] and stage.desk.sessions() == 0
 
@@ -96,7 +96,7 @@ def test_a_live_stream_of_odd_blocks() -> None:
         for sizes, delay in (([100, 33, 500], LATE + HOP - 1), ([HOP, 100, 500], LATE)):
             client = await Client(stage, sung(0.5), sizes, LIVE).connect()
             await (await client.sing(real_time=True)).end()
-            assert [applied.delay for applied in client.of(protocol.Applied)] == [delay] * (delay != LATE)
+            assert [applied.delay for applied in client.of(messages.Applied)] == [delay] * (delay != LATE)
             assert np.array_equal(client.stream, late_take(client.take, delay))
 
     run(work, slack=2.0)
@@ -120,16 +120,16 @@ def test_changes_hold_from_the_block_that_is_told() -> None:
         take = sung(1.2)
         client = await Client(stage, take, [HOP], START).connect()
         await client.sing(5)
-        client.say(protocol.Change({"key": 12}))
+        client.say(messages.Change({"key": 12}))
         await client.sing(10)
-        client.say(protocol.Bypass(True))
+        client.say(messages.Bypass(True))
         await client.sing(15)
-        client.say(protocol.Bypass(False))
-        client.say(protocol.ChangeVoice("berta"))
-        while len(client.of(protocol.Applied)) < 4:
+        client.say(messages.Bypass(False))
+        client.say(messages.ChangeVoice("berta"))
+        while len(client.of(messages.Applied)) < 4:
             assert await client.hear(60)
         await (await client.sing()).end()
-        to_12, on, off, berta = client.of(protocol.Applied)
+        to_12, on, off, berta = client.of(messages.Applied)
         assert (to_12.seq, on.seq, off.seq) == (5, 10, 15) and berta.seq == 15
         assert (to_12.settings["key"], on.bypass, off.bypass, berta.voice) == (12, True, False, "berta")
         factors = np.concatenate([np.full(HOP, f) for f in [1] * 5 + [2] * 5 + [1] * 5 + [-2] * 30])
@@ -144,11 +144,11 @@ def test_what_cannot_be_is_refused_and_the_stream_goes_on() -> None:
     async def work(stage: Stage) -> None:
         client = await Client(stage, sung(0.4), [HOP], START).connect()
         for wrong in ({"key": 99}, {"kee": 1}, {"speaker": 7}):
-            client.say(protocol.Change(wrong))
-        client.say(protocol.ChangeVoice("nobody"))
+            client.say(messages.Change(wrong))
+        client.say(messages.ChangeVoice("nobody"))
         while client.codes().count("refused") < 3:  # of the two that take time, the newer one
             assert await client.hear(60)
-        client.say(protocol.Change({"key": 12}))
+        client.say(messages.Change({"key": 12}))
         await (await client.sing()).end()
         assert np.array_equal(client.stream, 2 * late_take(client.take, client.started.delay))
 
@@ -196,7 +196,7 @@ def test_a_loss_that_lasts_is_heard_as_the_take_and_then_ends_the_session_which_
         stage.engine.fails.clear()
         await client.connect()
         await (await client.sing(70)).end()
-        assert client.of(protocol.Ended)
+        assert client.of(messages.Ended)
 
     run(work, recover=0.6)
 
@@ -215,8 +215,8 @@ def test_a_slow_engine_is_answered_for_by_the_take_equally_late_and_nothing_clic
         await client.sing(55, real_time=True)
         await client.end()
         late = flagged(client, Flags.LATE)
-        assert late and client.of(protocol.Ended)[0].late == len(late)
-        assert client.of(protocol.Stats)
+        assert late and client.of(messages.Ended)[0].late == len(late)
+        assert client.of(messages.Stats)
         whole, expected = client.stream, late_take(take, client.started.delay)[: len(client.stream)]
         ok = np.isclose(whole, expected / 2, atol=1e-6) | np.isclose(whole, expected, atol=1e-6)
         assert (~ok).sum() <= len(late) * 2 * 40  # 5 ms of fading into and out of the take
@@ -270,9 +270,9 @@ def test_a_killed_gateway_costs_at_most_what_the_client_sends_again() -> None:
             """A gateway that was killed parks nothing."""
 
         await client.sing(30)
-        while not client.of(protocol.Stats) or client.of(protocol.Stats)[-1].kept < 20:
+        while not client.of(messages.Stats) or client.of(messages.Stats)[-1].kept < 20:
             assert await client.hear(60)
-        kept = client.of(protocol.Stats)[-1].kept
+        kept = client.of(messages.Stats)[-1].kept
         await client.sing(40)
         stage.desk.park = never
         client.pipe.vanish()
@@ -310,9 +310,9 @@ def test_strangers_do_not_get_a_session() -> None:
         client.pipe.vanish()
         await client.served
         for resume, owner in (
-            (protocol.Resume(client.started.session, "wrong"), None),
-            (protocol.Resume("nobody", client.started.secret), None),
-            (protocol.Resume(client.started.session, client.started.secret), "somebody"),
+            (messages.Resume(client.started.session, "wrong"), None),
+            (messages.Resume("nobody", client.started.secret), None),
+            (messages.Resume(client.started.session, client.started.secret), "somebody"),
         ):
             pipe = Pipe()
             pipe.to_server.put_nowait(protocol.pack(resume))
@@ -355,21 +355,21 @@ def test_clients_that_break_the_rules_are_told_why() -> None:
         (START, ["{"], CloseCode.BAD_MESSAGE),
         (START, [b"\x01"], CloseCode.BAD_MESSAGE),
         (START, [protocol.pack(START)], CloseCode.BAD_MESSAGE),
-        (START, [protocol.pack(protocol.End()), block], CloseCode.BAD_MESSAGE),
-        (START, [protocol.pack(protocol.Ping())] * 900, CloseCode.TOO_MUCH),
+        (START, [protocol.pack(messages.End()), block], CloseCode.BAD_MESSAGE),
+        (START, [protocol.pack(messages.Ping())] * 900, CloseCode.TOO_MUCH),
         (LIVE, [block_of(n) for n in range(99)], CloseCode.TOO_MUCH),
-        (START, [block, block, second, protocol.pack(protocol.End())], CloseCode.ENDED),
+        (START, [block, block, second, protocol.pack(messages.End())], CloseCode.ENDED),
     ]  # fmt: skip
 
     async def work(stage: Stage) -> None:
-        for start, messages, code in cases:
+        for start, said, code in cases:
             client = await Client(stage, sung(1), [HOP], start).connect()
-            for message in messages:
+            for message in said:
                 client.pipe.to_server.put_nowait(message)
             await client.listen()
-            assert client.pipe.closed[0] == code, (messages[:1], client.pipe.closed)
+            assert client.pipe.closed[0] == code, (said[:1], client.pipe.closed)
             if code != CloseCode.ENDED:
-                assert client.of(protocol.Problem)[0].detail.startswith(client.pipe.closed[1][:60])
+                assert client.of(messages.Problem)[0].detail.startswith(client.pipe.closed[1][:60])
 
     run(work)
 

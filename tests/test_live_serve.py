@@ -16,8 +16,8 @@ from serve_cluster import PITCH, kill_replica, replica_pids, small_config
 from rocktop_ray.errors import BusyError, StageLostError, StateMissingError
 from rocktop_ray.live.client import LiveClient
 from rocktop_ray.live.layout import LiveLayout
+from rocktop_ray.live.messages import Audio, Flags, Start
 from rocktop_ray.live.open import open_live
-from rocktop_ray.live.protocol import Audio, Flags, Start
 from rocktop_ray.live.stream import LiveStream
 from rocktop_ray.protocols import Array
 from rocktop_ray.settings import ConvertSettings

@@ -14,7 +14,7 @@ from live_stand_in import StandIn
 from studio_browser import Watched, axe, browsing, studio_server, watched
 
 from rocktop_ray.audio.encode import encode_bytes
-from rocktop_ray.live.protocol import Bypass, Change, ChangeVoice, CloseCode, End, Notice, Problem, Resume, Start
+from rocktop_ray.live.messages import Bypass, Change, ChangeVoice, CloseCode, End, Notice, Problem, Resume, Start
 
 pytestmark = pytest.mark.xdist_group("browser")
 TAP = """

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from studio_browser import browsing, modules_only
 
-from rocktop_ray.live.protocol import Audio, CloseCode, Flags, pack_audio, parse_client
+from rocktop_ray.live.messages import Audio, CloseCode, Flags
+from rocktop_ray.live.protocol import pack_audio, parse_client
 from rocktop_ray.settings import ConvertSettings
 
 pytestmark = pytest.mark.xdist_group("browser")

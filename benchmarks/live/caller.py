@@ -23,7 +23,7 @@ from benchmarks.live.takes import clicks, sung
 from rocktop_ray.errors import RocktopError
 from rocktop_ray.live.client import LiveClient
 from rocktop_ray.live.events import Event, Lost, Resumed
-from rocktop_ray.live.protocol import Notice, Start, Stats
+from rocktop_ray.live.messages import Notice, Start, Stats
 
 
 @dataclass

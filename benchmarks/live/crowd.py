@@ -24,7 +24,7 @@ from benchmarks.live.takes import sung
 from rocktop_ray.errors import RocktopError
 from rocktop_ray.live.client import LiveClient
 from rocktop_ray.live.events import Event, Lost, Resumed
-from rocktop_ray.live.protocol import Flags, Notice, Start
+from rocktop_ray.live.messages import Flags, Notice, Start
 
 
 class Crowd:

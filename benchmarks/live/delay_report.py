@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.live.figures import Spread, missed_per_hour, spread, underruns
 from benchmarks.live.measured import Call, Part
-from rocktop_ray.live.protocol import Flags
+from rocktop_ray.live.messages import Flags
 
 ALLOWED = (0.01, 0.02, 0.04, 0.06)
 """Seconds that a block's answer may take, for which those that took longer are counted."""

@@ -12,7 +12,8 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from rocktop_ray.live.protocol import HEADER, MOST_TEXT, Audio, CloseCode, Start, pack, pack_audio
+from rocktop_ray.live.messages import HEADER, MOST_TEXT, Audio, CloseCode, Start
+from rocktop_ray.live.protocol import pack, pack_audio
 
 PATIENCE = 30.0
 """Seconds within which whoever misbehaves must be told so."""

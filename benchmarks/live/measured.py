@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.live.figures import Array, click_lags, sound_lag, wave_lag
 from benchmarks.live.takes import clicks, sung
-from rocktop_ray.live.protocol import Flags
+from rocktop_ray.live.messages import Flags
 
 _ALIKE = 0.5
 """From here on two waves are the same sound; below, the sounds are compared by loudness in bands."""

@@ -10,7 +10,7 @@ import numpy as np
 from rocktop_ray.errors import RocktopError
 from rocktop_ray.live.client import LiveClient
 from rocktop_ray.live.events import Event
-from rocktop_ray.live.protocol import Start, Stats
+from rocktop_ray.live.messages import Start, Stats
 
 
 async def capacity(url: str, voice: str) -> int:

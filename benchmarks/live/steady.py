@@ -30,7 +30,7 @@ from rocktop_ray.errors import RocktopError
 from rocktop_ray.live.client import LiveClient
 from rocktop_ray.live.converter import LiveConverter
 from rocktop_ray.live.events import Event, Resumed
-from rocktop_ray.live.protocol import Flags, Notice, Start, Started
+from rocktop_ray.live.messages import Flags, Notice, Start, Started
 from rocktop_ray.live.stream import LiveStream
 from rocktop_ray.protocols import TAKE_RATE
 from rocktop_ray.settings import ConvertSettings

@@ -106,7 +106,7 @@ def live(
     """Convert a stream as it is sung. The result has the source's length, without the delay; Ctrl-C ends it well."""
     from rocktop_ray.commands import live_run
     from rocktop_ray.errors import SettingsError
-    from rocktop_ray.live.protocol import FORMATS, PACES
+    from rocktop_ray.live.messages import FORMATS, PACES
     from rocktop_ray.settings import ConvertSettings
 
     if devices:

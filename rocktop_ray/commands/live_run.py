@@ -19,7 +19,7 @@ from rocktop_ray.audio.formats import Output, check_output, format_for
 from rocktop_ray.errors import CancelledError, RocktopError, SettingsError, StorageError
 from rocktop_ray.live.device import PortAudioDevice, SoundDevice, list_devices
 from rocktop_ray.live.events import Event, Lost, Resumed
-from rocktop_ray.live.protocol import LEAST_RATE, MOST_RATE, Format, Notice, Pace, Start, Started, Stats
+from rocktop_ray.live.messages import LEAST_RATE, MOST_RATE, Format, Notice, Pace, Start, Started, Stats
 from rocktop_ray.live.sinks import FileSink, PipeSink, Sink, SpeakerSink
 from rocktop_ray.live.sources import FileSource, MicrophoneSource, PipeSource, Source
 from rocktop_ray.live.transfer import Client, Course, transfer

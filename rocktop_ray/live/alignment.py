@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rocktop_ray.live.protocol import Audio
+from rocktop_ray.live.messages import Audio
 from rocktop_ray.protocols import Array
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 from rocktop_ray.live.client import LiveClient
-from rocktop_ray.live.protocol import Audio, Start
+from rocktop_ray.live.messages import Audio, Start
 from rocktop_ray.protocols import Array
 
 

@@ -18,8 +18,7 @@ from rocktop_ray.errors import ProtocolError, RocktopError, SettingsError, Strea
 from rocktop_ray.live.connection import Connection, Dropped, stream_address
 from rocktop_ray.live.endings import Retries
 from rocktop_ray.live.events import Event, Lost, Resumed
-from rocktop_ray.live.outbox import Outbox
-from rocktop_ray.live.protocol import (
+from rocktop_ray.live.messages import (
     Applied,
     Audio,
     Bypass,
@@ -36,8 +35,9 @@ from rocktop_ray.live.protocol import (
     Started,
     Stats,
     TextMessage,
-    pack,
 )
+from rocktop_ray.live.outbox import Outbox
+from rocktop_ray.live.protocol import pack
 from rocktop_ray.protocols import Array
 
 _KEPT_SECONDS = 120

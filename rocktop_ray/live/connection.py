@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, W
 from rocktop_ray import __version__
 from rocktop_ray.errors import ProtocolError, SettingsError, StreamLostError
 from rocktop_ray.live.endings import Ending
-from rocktop_ray.live.protocol import (
+from rocktop_ray.live.messages import (
     MOST_BINARY,
     PATH,
     CloseCode,
@@ -22,9 +22,8 @@ from rocktop_ray.live.protocol import (
     ServerMessage,
     Start,
     Started,
-    pack,
-    parse_server,
 )
+from rocktop_ray.live.protocol import pack, parse_server
 
 _OPENING = 60.0
 """Seconds for a session to begin: a voice may have to be loaded first."""

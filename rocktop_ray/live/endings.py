@@ -18,7 +18,7 @@ from rocktop_ray.errors import (
     StreamRefusedError,
     VoiceNotFoundError,
 )
-from rocktop_ray.live.protocol import CloseCode, Problem
+from rocktop_ray.live.messages import CloseCode, Problem
 
 _KINDS: dict[int, tuple[type[RocktopError], str]] = {
     CloseCode.DRAINING: (StreamLostError, "the server is going away"),

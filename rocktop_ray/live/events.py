@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rocktop_ray.live.protocol import Applied, Ended, Notice, Pong, Started, Stats
+from rocktop_ray.live.messages import Applied, Ended, Notice, Pong, Started, Stats
 
 
 @dataclass(frozen=True)

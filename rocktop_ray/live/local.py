@@ -14,7 +14,7 @@ import numpy as np
 
 from rocktop_ray.errors import SettingsError
 from rocktop_ray.live.events import Event
-from rocktop_ray.live.protocol import Applied, Audio, Ended, Flags, Spread, Started, Stats
+from rocktop_ray.live.messages import Applied, Audio, Ended, Flags, Spread, Started, Stats
 from rocktop_ray.live.stream import LiveStream
 from rocktop_ray.protocols import Array
 from rocktop_ray.settings import ConvertSettings

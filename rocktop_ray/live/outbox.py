@@ -10,7 +10,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from rocktop_ray.errors import ProtocolError
-from rocktop_ray.live.protocol import MOST_SEQ, Audio, Flags, Format, TextMessage, pack, pack_audio
+from rocktop_ray.live.messages import MOST_SEQ, Audio, Flags, Format, TextMessage
+from rocktop_ray.live.protocol import pack, pack_audio
 from rocktop_ray.protocols import Array
 
 

@@ -1,7 +1,7 @@
 """The WebSocket protocol of ``/v1/stream``, version 1: what ``docs/stream.md`` says, as code for both sides.
 
-Text messages are JSON objects; binary ones are audio behind a header of 16 bytes. What comes from the other side is
-checked here and nowhere else: whatever it is, the only error is ProtocolError.
+Text messages are JSON objects (``messages.py``); binary ones are audio behind a header of 16 bytes. What comes from the
+other side is checked here and nowhere else: whatever it is, the only error is ProtocolError.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from rocktop_ray.live.messages import (
     FORMATS,
     HEADER,
     LEAST_RATE,
-    MOST_BINARY,
     MOST_BLOCK_SECONDS,
     MOST_POSITION,
     MOST_RATE,
@@ -27,7 +26,6 @@ from rocktop_ray.live.messages import (
     MOST_SEQ,
     MOST_TEXT,
     PACES,
-    PATH,
     TYPES,
     VERSION,
     Applied,
@@ -36,13 +34,11 @@ from rocktop_ray.live.messages import (
     Change,
     ChangeVoice,
     ClientMessage,
-    CloseCode,
     End,
     Ended,
     Flags,
     Format,
     Notice,
-    Pace,
     Ping,
     Pong,
     Problem,
@@ -55,16 +51,6 @@ from rocktop_ray.live.messages import (
     TextMessage,
     Unknown,
 )
-
-# fmt: off
-__all__ = [
-    "FORMATS", "HEADER", "LEAST_RATE", "MOST_BINARY", "MOST_BLOCK_SECONDS", "MOST_POSITION", "MOST_RATE", "MOST_REASON",
-    "MOST_SEQ", "MOST_TEXT", "PACES", "PATH", "SAMPLE_BYTES", "TYPES", "VERSION", "Applied", "Audio", "Bypass",
-    "Change", "ChangeVoice", "ClientMessage", "CloseCode", "End", "Ended", "Flags", "Format", "Notice", "Pace", "Ping",
-    "Pong", "Problem", "Resume", "ServerMessage", "Spread", "Start", "Started", "Stats", "TextMessage", "Unknown",
-    "close_reason", "pack", "pack_audio", "parse_audio", "parse_client", "parse_server",
-]
-# fmt: on
 
 _AUDIO = 1
 _FLAGS = 15

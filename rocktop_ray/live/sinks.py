@@ -16,8 +16,8 @@ from rocktop_ray.audio.level import CEILING_DBFS, from_db, normalising_gain, pea
 from rocktop_ray.audio.limiter import Limiter
 from rocktop_ray.errors import StorageError, storage_errors
 from rocktop_ray.live.device import SoundDevice
+from rocktop_ray.live.messages import Format
 from rocktop_ray.live.playout import Playout, PlayoutCounts
-from rocktop_ray.live.protocol import Format
 from rocktop_ray.protocols import Array
 
 _BLOCK = 1 << 18

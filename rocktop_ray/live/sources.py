@@ -14,7 +14,7 @@ import numpy as np
 from rocktop_ray.audio.decode import iter_take
 from rocktop_ray.errors import AudioError, RocktopError, storage_error
 from rocktop_ray.live.device import SoundDevice
-from rocktop_ray.live.protocol import Format
+from rocktop_ray.live.messages import Format
 from rocktop_ray.protocols import Array
 
 _HELD = 8

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from rocktop_ray.errors import RocktopError
 from rocktop_ray.live.alignment import Alignment
-from rocktop_ray.live.protocol import Audio, Flags, Started
+from rocktop_ray.live.messages import Audio, Flags, Started
 from rocktop_ray.live.sinks import Sink
 from rocktop_ray.live.sources import Source
 from rocktop_ray.protocols import Array

@@ -14,7 +14,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rocktop_ray.errors import RocktopError
-from rocktop_ray.live.protocol import CloseCode, Problem, close_reason, pack
+from rocktop_ray.live.messages import CloseCode, Problem
+from rocktop_ray.live.protocol import close_reason, pack
 from serve_apps.gateway.problems import UNEXPECTED, Veil, problem, retry_after
 from serve_apps.observe.http import route_of
 

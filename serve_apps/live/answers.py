@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rocktop_ray.live.protocol import Audio, Flags
+from rocktop_ray.live.messages import Audio, Flags
 from rocktop_ray.protocols import Array
 from serve_apps.live.concealment import Joiner
 from serve_apps.live.tape import Block

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rocktop_ray.errors import RocktopError
-from rocktop_ray.live.protocol import Change, ChangeVoice
+from rocktop_ray.live.messages import Change, ChangeVoice
 from rocktop_ray.settings import ConvertSettings
 from serve_apps.live.course import Course
 from serve_apps.live.engine import LiveEngine, StreamFacts

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rocktop_ray.live.protocol import Audio, Flags
+from rocktop_ray.live.messages import Audio, Flags
 from rocktop_ray.protocols import Array
 from serve_apps.live.answers import Answer, Answers
 from serve_apps.live.concealment import Joiner

@@ -15,7 +15,7 @@ from rocktop_ray.errors import (
     VoiceChangedError,
     VoiceNotFoundError,
 )
-from rocktop_ray.live.protocol import CloseCode
+from rocktop_ray.live.messages import CloseCode
 from serve_apps.live.wire import GoneError
 
 

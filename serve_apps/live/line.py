@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from rocktop_ray.live.protocol import Applied, Notice, TextMessage, pack, pack_audio
+from rocktop_ray.live.messages import Applied, Notice, TextMessage
+from rocktop_ray.live.protocol import pack, pack_audio
 from serve_apps.live.answers import Answer
 from serve_apps.live.course import Course
 from serve_apps.live.tally import Tally

@@ -8,19 +8,8 @@ import time
 from collections.abc import Callable
 
 from rocktop_ray.errors import ProtocolError, RocktopError
-from rocktop_ray.live.protocol import (
-    Audio,
-    Bypass,
-    Change,
-    ChangeVoice,
-    End,
-    Ping,
-    Pong,
-    Problem,
-    Resume,
-    Start,
-    parse_client,
-)
+from rocktop_ray.live.messages import Audio, Bypass, Change, ChangeVoice, End, Ping, Pong, Problem, Resume, Start
+from rocktop_ray.live.protocol import parse_client
 from serve_apps.live.changes import Changes, Chosen
 from serve_apps.live.clock import Budget, LiveClock
 from serve_apps.live.course import Course

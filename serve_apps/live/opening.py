@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from rocktop_ray.errors import RocktopError, SessionGoneError
-from rocktop_ray.live.protocol import Resume, Start
+from rocktop_ray.live.messages import Resume, Start
 from serve_apps.ids import uuid7
 from serve_apps.live.changes import Changes, Chosen, FindVoice, choose
 from serve_apps.live.course import Course, fresh_save

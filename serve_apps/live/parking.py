@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rocktop_ray.errors import RocktopError, StreamStateError
-from rocktop_ray.live.protocol import Audio, Flags, Format, Pace
+from rocktop_ray.live.messages import Audio, Flags, Format, Pace
 from rocktop_ray.protocols import Array
 from rocktop_ray.settings import ConvertSettings
 from serve_apps.live.tape import Block, How

@@ -11,7 +11,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from rocktop_ray.errors import ProtocolError, RocktopError
-from rocktop_ray.live.protocol import PATH, Problem, Resume, Start, close_reason, pack, parse_client
+from rocktop_ray.live.messages import PATH, Problem, Resume, Start
+from rocktop_ray.live.protocol import close_reason, pack, parse_client
 from serve_apps.config import LiveConfig
 from serve_apps.gateway.problems import Veil
 from serve_apps.gateway.refusals import RateLimitedError

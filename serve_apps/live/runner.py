@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rocktop_ray.errors import RocktopError, SessionGoneError, SessionTakenError
-from rocktop_ray.live.protocol import SAMPLE_BYTES, Ended, Flags, Problem, Started, Stats
+from rocktop_ray.live.messages import Ended, Flags, Problem, Started, Stats
+from rocktop_ray.live.protocol import SAMPLE_BYTES
 from serve_apps.live.changes import Changes
 from serve_apps.live.course import Course
 from serve_apps.live.endings import DrainingError, Ending, Finished, ending_of

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rocktop_ray.live.protocol import Flags, Spread
+from rocktop_ray.live.messages import Flags, Spread
 from serve_apps.live.answers import Answer
 from serve_apps.live.engine import Fed
 from serve_apps.observe.metrics import Metrics
