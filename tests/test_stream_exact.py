@@ -86,6 +86,7 @@ def test_what_is_exact_is_told_and_the_delay_is_added_up() -> None:
     assert live.facts()["delay_ms"] == pytest.approx(live.delay / 48)
     windows = LiveConverter(LiveParts(parts().voice, encoder=LevelEncoder(), extractor=_Steady()), LiveLayout())
     assert not windows.exact
+    assert windows.parts_exact == {"content": False, "pitch": False, "acoustic": False, "vocoder": True}
     with pytest.raises(ModelMissingError):
         LiveConverter(LiveParts(parts().voice))
 

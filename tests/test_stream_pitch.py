@@ -15,8 +15,7 @@ from rocktop_ray.live.layout import LiveLayout
 from rocktop_ray.live.melody import MelodyListener
 from rocktop_ray.live.parts import live_pitch
 from rocktop_ray.live.state import pack, unpack
-from rocktop_ray.models.listener import ListenerStream
-from rocktop_ray.models.listener.pitch import PitchStream
+from rocktop_ray.models.listener import ListenerStream, PitchStream
 from rocktop_ray.settings import ConvertSettings
 from rocktop_ray.voices.student_format import open_listener, open_pitch
 
@@ -90,6 +89,12 @@ def test_several_streams_are_as_one_by_one() -> None:
     for place in range(3):
         _, _, (melody,) = ears.step([states[place]], heard[place : place + 1], [settings[place]])
         assert np.abs(melody.f0 - together[place].f0).max() <= 1e-2
+
+
+def test_it_is_told_to_be_exact_where_the_units_are_not() -> None:
+    layout = LiveLayout(hop=4, ahead=4, left=20)
+    assert WindowEars(LevelEncoder(), both()[0], layout).parts_exact == {"content": False, "pitch": True}
+    assert WindowEars(LevelEncoder(), None, layout).parts_exact == {"content": False, "pitch": False}
 
 
 def test_it_needs_to_wait_for_its_lag() -> None:

@@ -94,8 +94,7 @@ class LiveConverter:
         self.hop = self.layout.hop * TAKE_FRAME
         """Samples at 48 kHz of a hop."""
         self.parts_exact = {
-            "content": self._ears.exact,
-            "pitch": self._ears.exact,
+            **self._ears.parts_exact,
             "acoustic": parts.live_net is not None,
             "vocoder": True,
         }

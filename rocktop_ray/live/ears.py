@@ -25,8 +25,7 @@ from rocktop_ray.live.melody import (
     begin_melody,
     sung,
 )
-from rocktop_ray.models.listener import ListenerState, ListenerStream
-from rocktop_ray.models.listener.pitch import PitchStream
+from rocktop_ray.models.listener import ListenerState, ListenerStream, PitchStream
 from rocktop_ray.protocols import Array, ContentEncoder, PitchExtractor
 from rocktop_ray.settings import ConvertSettings
 
@@ -48,8 +47,9 @@ class Ears(Protocol):
     """Samples at 16 kHz before the new ones that ``step`` must be given."""
     warming: int
     """Frames to hear, after a gap in the audio, until what comes out is worth hearing."""
-    exact: bool
-    """Whether every frame is heard once, as it would be in a whole; otherwise over windows."""
+    parts_exact: dict[str, bool]
+    """Whether ``content`` and ``pitch`` of every frame are heard once, as they would be in a whole; else over windows.
+    """
     same: tuple[object, ...]
     """Ears of which this is equal can go on from each other's states."""
 
@@ -80,7 +80,7 @@ class WindowEars:
             self._melody = MelodyWindow(pitch, layout.pitch_left)
         self._before = max(self._content.needs, 0 if self._melody is None else self._melody.needs)
         self.lag, self.needs, self.warming = layout.ahead, self._before + layout.ahead * FRAME, 0
-        self.exact = False
+        self.parts_exact = {"content": False, "pitch": isinstance(pitch, PitchStream)}
         self.same: tuple[object, ...] = (encoder, pitch, layout)
 
     def begin(self) -> EarsState:
@@ -113,7 +113,7 @@ class ListenerEars:
     def __init__(self, listener: ListenerStream) -> None:
         self._listener = listener
         self.lag, self.needs, self.warming = listener.lag, 0, 20
-        self.exact = True
+        self.parts_exact = {"content": True, "pitch": True}
         self.same: tuple[object, ...] = (listener,)
 
     def begin(self) -> EarsState:

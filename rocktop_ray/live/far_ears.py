@@ -38,14 +38,14 @@ class EarsFacts:
     lag: int
     needs: int
     warming: int
-    exact: bool
+    parts_exact: dict[str, bool]
     fresh: EarsState
     """Nothing heard yet."""
 
     @classmethod
     def of(cls, ears: Ears) -> EarsFacts:
         """Those of ears that are here."""
-        return cls(ears.lag, ears.needs, ears.warming, ears.exact, ears.begin())
+        return cls(ears.lag, ears.needs, ears.warming, ears.parts_exact, ears.begin())
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ class FarEars:
     def __init__(self, plan: EarsPlan, facts: EarsFacts, ask: Callable[[Hear], Heard]) -> None:
         """ask: brings a call to where the ears are and comes back with the answer; may raise RocktopError."""
         self._plan, self._fresh, self._ask = plan, facts.fresh, ask
-        self.lag, self.needs, self.warming, self.exact = facts.lag, facts.needs, facts.warming, facts.exact
+        self.lag, self.needs, self.warming = facts.lag, facts.needs, facts.warming
+        self.parts_exact = facts.parts_exact
         self.same: tuple[object, ...] = (plan,)
 
     def begin(self) -> EarsState:

@@ -13,7 +13,7 @@ from rocktop_ray.chunks import FRAME
 from rocktop_ray.errors import SettingsError
 from rocktop_ray.features.pitch import curves
 from rocktop_ray.features.pitch.fcpe import FcpeExtractor
-from rocktop_ray.models.listener.pitch import PitchState, PitchStream
+from rocktop_ray.models.listener import ListenerState, PitchStream
 from rocktop_ray.protocols import Array, PitchExtractor
 from rocktop_ray.settings import ConvertSettings
 
@@ -27,7 +27,7 @@ _PAST = 50
 class HeardState:
     """An F0 source under way, and the F0 of the frames that are not due yet."""
 
-    source: PitchState
+    source: ListenerState
     coming: Array
 
 

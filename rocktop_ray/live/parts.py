@@ -11,8 +11,7 @@ from rocktop_ray.errors import ModelMissingError
 from rocktop_ray.features.index import RetrievalIndex
 from rocktop_ray.live.ears import Ears, ListenerEars, WindowEars
 from rocktop_ray.live.layout import LiveLayout
-from rocktop_ray.models.listener import ListenerStream
-from rocktop_ray.models.listener.pitch import PitchStream
+from rocktop_ray.models.listener import ListenerStream, PitchStream
 from rocktop_ray.models.singer.live_net import LiveNet
 from rocktop_ray.models.singer.voice import SingerVoice
 from rocktop_ray.protocols import ContentEncoder, PitchExtractor, VoiceModel

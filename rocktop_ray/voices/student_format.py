@@ -17,8 +17,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from rocktop_ray.models.listener import ListenerConfig, ListenerNet, ListenerStream
-from rocktop_ray.models.listener.pitch import PitchStream
+from rocktop_ray.models.listener import ListenerConfig, ListenerNet, ListenerStream, PitchStream
 from rocktop_ray.models.singer.live_net import LiveConfig, LiveFrameNet, LiveNet
 from rocktop_ray.voices.network_file import read_network, write_network
 from rocktop_ray.voices.open import bundle_folder

@@ -38,15 +38,28 @@ class ListenerConfig:
     """Frames by which the output is behind the audio."""
 
 
+class HeardPitch(NamedTuple):
+    """What the pitch branch makes of ``n`` frames of audio. Row j is for frame j - lag."""
+
+    salience: Tensor
+    """Logits of the pitch classes ``[batch, n, 288]``."""
+    voicing: Tensor
+    """Logit of the frame being voiced ``[batch, n]``."""
+    short: Tensor
+    long: Tensor
+    """Log-mel spectra, see ``Front``."""
+    melody: Tensor
+    """What the content branch hears of this one ``[batch, n, pitch_width]``."""
+
+
 class Heard(NamedTuple):
     """What the network makes of ``n`` frames of audio. Row j is for frame j - lag."""
 
     units: Tensor
     """``[batch, n, units]``"""
     salience: Tensor
-    """Logits of the pitch classes ``[batch, n, 288]``."""
     voicing: Tensor
-    """Logit of the frame being voiced ``[batch, n]``."""
+    """As in ``HeardPitch``."""
 
 
 class ListenerNet(nn.Module):
@@ -66,25 +79,35 @@ class ListenerNet(nn.Module):
         self.content_norm = nn.LayerNorm(config.width)
         self.content_head = RowLinear(config.width, config.units)
 
+    def begin_pitch(self) -> tuple[Tensor, ...]:
+        """What the pitch branch remembers before the first sample: audio, then its blocks."""
+        return (torch.zeros(self.front.before), self.pitch.begin())
+
+    def step_pitch(self, held: tuple[Tensor, ...], audio: Tensor) -> tuple[tuple[Tensor, ...], HeardPitch]:
+        """``step`` of the pitch branch alone."""
+        past, before = held
+        joined = torch.cat([past, audio], 1)
+        short, long, likeness = self.front(joined)
+        after, x = self.pitch(before, self.pitch_in(torch.cat([likeness, long], -1)))
+        melody = self.pitch_norm(x)
+        logits = self.pitch_head(melody)
+        heard = HeardPitch(logits[..., :-1], logits[..., -1], short, long, melody)
+        return (joined[:, audio.shape[1] :], after), heard
+
     def begin(self) -> tuple[Tensor, ...]:
         """What is remembered before the first sample: audio, mean, then the blocks of each branch."""
-        audio = torch.zeros(self.front.before)
-        return (audio, self.mean.begin(SHORT_BANDS), self.pitch.begin(), self.content.begin())
+        audio, pitch = self.begin_pitch()
+        return (audio, self.mean.begin(SHORT_BANDS), pitch, self.content.begin())
 
     def step(self, held: tuple[Tensor, ...], audio: Tensor) -> tuple[tuple[Tensor, ...], Heard]:
         """Remembered (each with a batch dimension), audio ``[batch, n * 160]`` at 16 kHz -> remembered, heard."""
-        past, mean, pitch_held, content_held = held
-        joined = torch.cat([past, audio], 1)
-        short, long, likeness = self.front(joined)
-        mean, typical = self.mean(mean, short)
-        pitch_held, x = self.pitch(pitch_held, self.pitch_in(torch.cat([likeness, long], -1)))
-        melody = self.pitch_norm(x)
-        salience = self.pitch_head(melody)
-        y = self.content_in(torch.cat([short, short - typical, long, melody], -1))
-        content_held, y = self.content(content_held, y)
+        past, mean, pitch, content = held
+        (past, pitch), heard = self.step_pitch((past, pitch), audio)
+        mean, typical = self.mean(mean, heard.short)
+        y = self.content_in(torch.cat([heard.short, heard.short - typical, heard.long, heard.melody], -1))
+        content, y = self.content(content, y)
         units = self.content_head(self.content_norm(y))
-        kept = (joined[:, audio.shape[1] :], mean, pitch_held, content_held)
-        return kept, Heard(units, salience[..., :-1], salience[..., -1])
+        return (past, mean, pitch, content), Heard(units, heard.salience, heard.voicing)
 
     def forward(self, audio: Tensor) -> Heard:
         """The whole: audio ``[batch, n * 160]`` at 16 kHz -> heard, ``n`` rows."""
