@@ -26,7 +26,14 @@ from rocktop_ray.errors import (
 )
 from rocktop_ray.store.digest import file_sha256
 from rocktop_ray.voices.info import VoiceInfo
-from rocktop_ray.voices.manifest import MAX_MANIFEST, read_manifest, voice_changed, voice_damaged, write_manifest
+from rocktop_ray.voices.manifest import (
+    MAX_MANIFEST,
+    no_such_voice,
+    read_manifest,
+    voice_changed,
+    voice_damaged,
+    write_manifest,
+)
 from rocktop_ray.voices.names import valid_name
 from rocktop_ray.voices.prepare import PreparedVoice, prepare_voice
 
@@ -113,9 +120,7 @@ class VoiceLibrary:
 
     def not_found(self, name: str) -> VoiceNotFoundError:
         """The error for a name that is not there, with the names that are."""
-        names = self.names()
-        have = f"it has {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}" if names else "it is empty"
-        return VoiceNotFoundError(f"no voice {name[:80]!r} in the library {self.root}: {have}")
+        return no_such_voice(name, self.root, self.names())
 
     def import_(
         self,

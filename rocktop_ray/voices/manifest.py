@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from rocktop_ray.errors import VoiceChangedError, VoiceFormatError
+from rocktop_ray.errors import VoiceChangedError, VoiceFormatError, VoiceNotFoundError
 from rocktop_ray.voices.info import VoiceInfo, plain_info
 
 MANIFEST_VERSION = 1
@@ -46,3 +47,9 @@ def voice_changed(name: str) -> VoiceChangedError:
 def voice_damaged(name: str) -> VoiceFormatError:
     """The error to raise when a voice's files are not those that its manifest tells of."""
     return VoiceFormatError(f"the files of voice {name!r} are damaged: remove and import it again")
+
+
+def no_such_voice(name: str, library: str | Path, names: list[str]) -> VoiceNotFoundError:
+    """The error to raise for a name that a library does not have, with the names that it has."""
+    have = f"it has {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}" if names else "it is empty"
+    return VoiceNotFoundError(f"no voice {name[:80]!r} in the library {library}: {have}")

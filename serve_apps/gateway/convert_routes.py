@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from serve_apps.gateway.problems import MEDIA_TYPE, Veil
 from serve_apps.gateway.replies import result_name, until_gone
 from serve_apps.gateway.waiting import Place, Waiting
 from serve_apps.jobs.protocol import FINAL, Job
-from serve_apps.orders import AudioBytes, Finished, Order, Report, Started, VoiceRef
+from serve_apps.orders import AudioBytes, Order, Started, VoiceRef
 from serve_apps.requests import ConversionRequest
 from serve_apps.services import Services
 from serve_apps.spool import RESULTS, Spool
@@ -117,7 +116,7 @@ class _Conversion(Response):
         output = asked.fields.output()
         target = Spool.new_key(RESULTS, output.format.suffix)
         sent.push_async_callback(discard, self._services.spool, [target])
-        report = await until_gone(self._request, self._run(self._order(asked, target), place))
+        report = await until_gone(self._request, place.run(self._services.conversions, self._order(asked, target)))
         name = result_name(asked.take.name, asked.voice.name, output.format)
         answer = await object_answer(self._request, self._services.spool, target, report.media_type, name)
         answer.headers["X-Rocktop-Seconds"] = f"{report.seconds:.3f}"
@@ -125,18 +124,6 @@ class _Conversion(Response):
         answer.headers["X-Rocktop-Real-Time-Factor"] = f"{report.facts['real_time_factor']:.4f}"
         answer.headers["Cache-Control"] = "no-store"
         return answer
-
-    async def _run(self, order: Order, place: Place) -> Report:
-        began = time.monotonic()
-        async with aclosing(self._services.conversions.run(order)) as events:
-            async for event in events:
-                if isinstance(event, Started):
-                    place.begin()
-                    began = time.monotonic()
-                elif isinstance(event, Finished):
-                    self._waiting.took(time.monotonic() - began)
-                    return event.report
-        raise RuntimeError("a conversion ended without a report")
 
     async def _stream(self, asked: _Asked, place: Place, send: Send) -> None:
         """Nothing is sent before the first bytes are there: until then an error is an answer of its own."""

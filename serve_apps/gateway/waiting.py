@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 
 from rocktop_ray.errors import QueueFullError
+from serve_apps.orders import Conversions, Finished, Order, Report, Started
 
 
 class Waiting:
@@ -47,3 +49,16 @@ class Place:
         if self._waits:
             self._waits = False
             self._waiting.count -= 1
+
+    async def run(self, conversions: Conversions, order: Order) -> Report:
+        """Carry out the order of the one who waits. Raises what the conversion raises."""
+        began = time.monotonic()
+        async with aclosing(conversions.run(order)) as events:
+            async for event in events:
+                if isinstance(event, Started):
+                    self.begin()
+                    began = time.monotonic()
+                elif isinstance(event, Finished):
+                    self._waiting.took(time.monotonic() - began)
+                    return event.report
+        raise RuntimeError("a conversion ended without a report")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter
@@ -18,8 +16,7 @@ from serve_apps.gateway.info_routes import Readiness
 from serve_apps.gateway.intake import chunks, discard, in_thread, read_form
 from serve_apps.gateway.objects import object_answer
 from serve_apps.gateway.replies import result_name, until_gone
-from serve_apps.gateway.waiting import Place, Waiting
-from serve_apps.orders import Finished, Order, Report, Started
+from serve_apps.gateway.waiting import Waiting
 from serve_apps.requests import SETTINGS, ConversionRequest, FieldsError
 from serve_apps.services import Services
 from serve_apps.spool import RESULTS, TAKES, Spool
@@ -97,7 +94,7 @@ class _Prediction(Response):
                     target=target,
                     max_seconds=limits.take_seconds,
                 )
-                report = await until_gone(self._request, self._run(order, place))
+                report = await until_gone(self._request, place.run(self._services.conversions, order))
                 name = result_name("take", ref.name, output.format)
                 answer = await object_answer(self._request, spool, target, report.media_type, name)
                 await answer(scope, receive, send)
@@ -125,18 +122,6 @@ class _Prediction(Response):
         async with in_thread(spool.writing(key)) as path:
             if not await _write_body(request, path.open("xb"), most):
                 raise AudioError("the take is empty: send it as the body", stage="input")
-
-    async def _run(self, order: Order, place: Place) -> Report:
-        began = time.monotonic()
-        async with aclosing(self._services.conversions.run(order)) as events:
-            async for event in events:
-                if isinstance(event, Started):
-                    place.begin()
-                    began = time.monotonic()
-                elif isinstance(event, Finished):
-                    self._waiting.took(time.monotonic() - began)
-                    return event.report
-        raise RuntimeError("a conversion ended without a report")
 
 
 async def _write_body(request: Request, file: Any, most: int) -> int:
