@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from rocktop_ray.commands import sound
 from rocktop_ray.commands.progress import conversion_bar
 
 _ENGINE = "Engine"
-_SOUND = "Sound"
 _OUTPUT = "Output"
 
 
@@ -37,33 +37,26 @@ def convert(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0.", rich_help_panel=_ENGINE)] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads.", min=1, rich_help_panel=_ENGINE)] = None,
-    key: Annotated[float, typer.Option(help="Transpose by semitones.", rich_help_panel=_SOUND)] = 0.0,
+    key: Annotated[float, sound.KEY] = 0.0,
     auto_key: Annotated[
-        bool, typer.Option("--auto-key", help="Choose the key that suits the voice.", rich_help_panel=_SOUND)
+        bool, typer.Option("--auto-key", help="Choose the key that suits the voice.", rich_help_panel=sound.PANEL)
     ] = False,
-    formant: Annotated[float, typer.Option(help="Shift formants by semitones.", rich_help_panel=_SOUND)] = 0.0,
-    index_rate: Annotated[
-        float | None, typer.Option(help="Share of retrieved units, 0-1.", rich_help_panel=_SOUND)
-    ] = None,
-    protect: Annotated[
-        float | None, typer.Option(help="Protect consonants, 0-0.5 (off).", rich_help_panel=_SOUND)
-    ] = None,
-    rms_mix: Annotated[
-        float | None, typer.Option(help="1: the voice's loudness, 0: the take's.", rich_help_panel=_SOUND)
-    ] = None,
-    speaker: Annotated[int, typer.Option(help="Speaker of a multi-speaker voice.", rich_help_panel=_SOUND)] = 0,
-    temperature: Annotated[float | None, typer.Option(help="Scale of the prior noise.", rich_help_panel=_SOUND)] = None,
-    unvoiced: Annotated[
-        str | None,
-        typer.Option(help="F0 of voiceless frames: zero (classic) or interpolate (2026).", rich_help_panel=_SOUND),
-    ] = None,
-    median: Annotated[int, typer.Option(help="Median filter of F0, frames to each side.", rich_help_panel=_SOUND)] = 0,
-    autotune: Annotated[float, typer.Option(help="Snap F0 to the scale, 0-1.", rich_help_panel=_SOUND)] = 0.0,
-    scale: Annotated[str, typer.Option(help="chromatic, major, minor, ...", rich_help_panel=_SOUND)] = "chromatic",
-    root: Annotated[str, typer.Option(help="Tonic of the scale.", rich_help_panel=_SOUND)] = "C",
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.", rich_help_panel=_SOUND)] = 0,
+    formant: Annotated[float, sound.FORMANT] = 0.0,
+    index_rate: Annotated[float | None, sound.INDEX_RATE] = None,
+    protect: Annotated[float | None, sound.PROTECT] = None,
+    rms_mix: Annotated[float | None, sound.RMS_MIX] = None,
+    speaker: Annotated[int, sound.SPEAKER] = 0,
+    temperature: Annotated[float | None, sound.TEMPERATURE] = None,
+    unvoiced: Annotated[str | None, sound.UNVOICED] = None,
+    median: Annotated[
+        int, typer.Option(help="Median filter of F0, frames to each side.", rich_help_panel=sound.PANEL)
+    ] = 0,
+    autotune: Annotated[float, sound.AUTOTUNE] = 0.0,
+    scale: Annotated[str, sound.SCALE] = "chromatic",
+    root: Annotated[str, sound.ROOT] = "C",
+    seed: Annotated[int, sound.SEED] = 0,
     f0_file: Annotated[
-        Path | None, typer.Option(help="Melody from a file of 'seconds,Hz' lines.", rich_help_panel=_SOUND)
+        Path | None, typer.Option(help="Melody from a file of 'seconds,Hz' lines.", rich_help_panel=sound.PANEL)
     ] = None,
     format: Annotated[
         str | None, typer.Option(help="Default: from the target's ending, else wav.", rich_help_panel=_OUTPUT)

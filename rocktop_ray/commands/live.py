@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from rocktop_ray.commands import sound
+
 _STREAM = "Stream"
-_SOUND = "Sound"
 _DEVICE = "Sound devices"
 _HERE = "Without a server"
 
@@ -58,28 +59,18 @@ def live(
         bool, typer.Option("--stats", help="One line per second to standard error.", rich_help_panel=_STREAM)
     ] = False,
     bypass: Annotated[bool, typer.Option("--bypass", help="The take itself, equally late.")] = False,
-    key: Annotated[float | None, typer.Option(help="Transpose by semitones.", rich_help_panel=_SOUND)] = None,
-    formant: Annotated[float | None, typer.Option(help="Shift formants by semitones.", rich_help_panel=_SOUND)] = None,
-    index_rate: Annotated[
-        float | None, typer.Option(help="Share of retrieved units, 0-1.", rich_help_panel=_SOUND)
-    ] = None,
-    protect: Annotated[
-        float | None, typer.Option(help="Protect consonants, 0-0.5 (off).", rich_help_panel=_SOUND)
-    ] = None,
-    rms_mix: Annotated[
-        float | None, typer.Option(help="1: the voice's loudness, 0: the take's.", rich_help_panel=_SOUND)
-    ] = None,
-    speaker: Annotated[
-        int | None, typer.Option(help="Speaker of a multi-speaker voice.", rich_help_panel=_SOUND)
-    ] = None,
-    temperature: Annotated[float | None, typer.Option(help="Scale of the prior noise.", rich_help_panel=_SOUND)] = None,
-    unvoiced: Annotated[
-        str | None, typer.Option(help="F0 of voiceless frames: zero or interpolate.", rich_help_panel=_SOUND)
-    ] = None,
-    autotune: Annotated[float | None, typer.Option(help="Snap F0 to the scale, 0-1.", rich_help_panel=_SOUND)] = None,
-    scale: Annotated[str | None, typer.Option(help="chromatic, major, minor, ...", rich_help_panel=_SOUND)] = None,
-    root: Annotated[str | None, typer.Option(help="Tonic of the scale.", rich_help_panel=_SOUND)] = None,
-    seed: Annotated[int | None, typer.Option(help="Of all random draws.", rich_help_panel=_SOUND)] = None,
+    key: Annotated[float | None, sound.KEY] = None,
+    formant: Annotated[float | None, sound.FORMANT] = None,
+    index_rate: Annotated[float | None, sound.INDEX_RATE] = None,
+    protect: Annotated[float | None, sound.PROTECT] = None,
+    rms_mix: Annotated[float | None, sound.RMS_MIX] = None,
+    speaker: Annotated[int | None, sound.SPEAKER] = None,
+    temperature: Annotated[float | None, sound.TEMPERATURE] = None,
+    unvoiced: Annotated[str | None, sound.UNVOICED] = None,
+    autotune: Annotated[float | None, sound.AUTOTUNE] = None,
+    scale: Annotated[str | None, sound.SCALE] = None,
+    root: Annotated[str | None, sound.ROOT] = None,
+    seed: Annotated[int | None, sound.SEED] = None,
     device: Annotated[
         str | None,
         typer.Option(help="Number or part of the name; of the input if both differ.", rich_help_panel=_DEVICE),
