@@ -21,6 +21,9 @@ SIZE, STEP, BANDS = 768, 192, 96
 class MelPatches(nn.Module):
     """Wave ``[batch, samples]`` at 24 kHz -> features of each layer, the last is the verdict per patch."""
 
+    filters: Tensor
+    window: Tensor
+
     def __init__(self, top_hz: float = 11_600.0) -> None:
         super().__init__()
         filters = librosa.filters.mel(sr=RATE, n_fft=SIZE, n_mels=BANDS, fmin=60, fmax=top_hz, norm=None)

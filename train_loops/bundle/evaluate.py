@@ -20,7 +20,6 @@ import soundfile
 import torch
 
 from rocktop_ray.audio.resample import resample
-from rocktop_ray.chunks import TAKE_RATE
 from rocktop_ray.convert import Converter
 from rocktop_ray.evaluate.instruments import Instruments, default_speaker_encoder
 from rocktop_ray.evaluate.pair import evaluate_pair
@@ -29,7 +28,7 @@ from rocktop_ray.features.content.whisper import WhisperEncoder
 from rocktop_ray.features.index import RetrievalIndex
 from rocktop_ray.features.pitch.fcpe import FcpeExtractor
 from rocktop_ray.paths import models
-from rocktop_ray.protocols import ENCODER_RATE, Array
+from rocktop_ray.protocols import ENCODER_RATE, TAKE_RATE, Array
 from rocktop_ray.settings import ConvertSettings
 from rocktop_ray.voices.singer_format import load_singer
 

@@ -74,8 +74,8 @@ def live_latent(net: LiveNet, units: Array, f0: Array) -> Array:
     ahead = ((0, net.lag), (0, 0))
     filled = np.pad(held_on(f0), ahead[0], "edge").astype(np.float32)
     voiced = np.pad((f0 > 0).astype(np.float32), ahead[0])
-    parts = (torch.from_numpy(x[None]) for x in (np.pad(units, ahead, "edge"), filled, voiced))
-    made: Array = net.step([net.begin()], *parts, [0])[1][0, :, net.lag :].numpy()
+    heard, hertz, sung = (torch.from_numpy(x[None]) for x in (np.pad(units, ahead, "edge"), filled, voiced))
+    made: Array = net.step([net.begin()], heard, hertz, sung, [0])[1][0, :, net.lag :].numpy()
     return made
 
 

@@ -14,6 +14,7 @@ import torch
 from rocktop_ray.models.listener.network import ListenerConfig, ListenerNet
 from rocktop_ray.models.singer.live_net import LiveConfig, LiveFrameNet
 from rocktop_ray.voices.student_format import LISTENER, LIVE_NET, StudentAbout, write_student
+from train_loops.bundle.live_run import sized
 
 LICENCE = "GPL-3.0-or-later; see MODEL_CARD.md for the sources"
 CREDITS = (
@@ -24,14 +25,9 @@ CREDITS = (
 )
 
 
-def sized(about: dict[str, Any]) -> dict[str, Any]:
-    """The sizes in a checkpoint, as the dataclass takes them."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in about["config"].items()}
-
-
 def described(about: dict[str, Any], info: str) -> StudentAbout:
     """What the file says, from what the run noted."""
-    recipe = {
+    recipe: dict[str, object] = {
         name: about[name]
         for name in ("steps", "steps_before", "batch", "frames", "rate", "seed", "items", "own_units")
         if name in about

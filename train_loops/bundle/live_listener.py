@@ -103,7 +103,9 @@ def main() -> None:
             about |= {"config": dataclasses.asdict(net.config), "items": len(crops.items), "minutes": crops.minutes}
             run.save({**about, "fingerprint": crops.fingerprint(), "steps": run.step, "steps_before": before})
             some = dict(list(crops.held.items())[:: max(1, len(crops.held) // 12)])
-            log.info("held out: %s", measure(run.average.module.eval(), some, views))
+            averaged = run.average.module
+            assert isinstance(averaged, ListenerNet)
+            log.info("held out: %s", measure(averaged.eval(), some, views))
             looked = time.time()
 
 

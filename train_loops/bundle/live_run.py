@@ -80,3 +80,8 @@ class ClockedRun:
         torch.save({**state, "about": about}, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").rename(path)
         self.saved = time.time()
+
+
+def sized(about: dict[str, Any]) -> dict[str, Any]:
+    """The sizes in a checkpoint, as the dataclass takes them."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in about["config"].items()}

@@ -39,7 +39,7 @@ class LiveBatch:
     """``[batch, frames]``, 0 in silence to 1."""
 
 
-def smooth(units: Floats, places: npt.NDArray[np.floating]) -> Floats:
+def smooth(units: Floats, places: np.ndarray) -> Floats:
     """Units at 50/s -> those of frames (at 100/s, also between whole ones) ``[frames, dim]``, each read 5 ms before.
 
     A unit stands for the frames 2 i and 2 i + 1, so it is right in their middle; it is interpolated between middles.
@@ -50,7 +50,7 @@ def smooth(units: Floats, places: npt.NDArray[np.floating]) -> Floats:
     return units[left].astype(np.float32) * (1 - part) + units[left + 1].astype(np.float32) * part
 
 
-def read_f0(f0: Floats, places: npt.NDArray[np.floating]) -> Floats:
+def read_f0(f0: Floats, places: np.ndarray) -> Floats:
     """F0 between frames: voiced as the nearest, and interpolated where both neighbours are voiced."""
     left = np.minimum(places.astype(int), len(f0) - 2)
     part = places - left
@@ -111,7 +111,7 @@ class LiveCrops:
         ]
         return LiveBatch(*(torch.from_numpy(np.stack(column)) for column in zip(*crops, strict=True)))
 
-    def _crop(self, item: dict[str, np.ndarray], frames: int) -> tuple[Floats, ...]:
+    def _crop(self, item: dict[str, np.ndarray], frames: int) -> tuple[np.ndarray, ...]:
         """A crop; often sung by somebody smaller or larger: resampled by up to 6 semitones, with the same units."""
         speed = 2 ** (self.random.uniform(-6, 6) / 12) if self.random.random() < self.resampled else 1.0
         taken = int(np.ceil(frames * speed)) + 2
@@ -119,7 +119,7 @@ class LiveCrops:
             speed, taken = 1.0, frames + 2
         start = int(self.random.integers(0, len(item["f0"]) - taken))
         before = min(start, int(MARGIN * speed)) if speed == 1.0 else 0
-        heard = item["audio"][(start - before) * HOP : (start + taken) * HOP].astype(np.float32) / 32768
+        heard: np.ndarray = item["audio"][(start - before) * HOP : (start + taken) * HOP].astype(np.float32) / 32768
         if speed != 1.0:
             heard = np.asarray(soxr.resample(heard, 16_000 * speed, 16_000, "HQ"), np.float32)
         heard = self._disturbed(heard[: (before + frames) * HOP])[before * HOP :]
@@ -132,7 +132,7 @@ class LiveCrops:
             loudness(item)[near],
         )
 
-    def _disturbed(self, audio: Floats) -> Floats:
+    def _disturbed(self, audio: np.ndarray) -> Floats:
         """Another level, colour, room and noise; the teachers' answer stays that to the clean one."""
         random = self.random
         if random.random() < 0.5:

@@ -25,7 +25,7 @@ from rocktop_ray.models.singer.network import REFERENCE_HZ, ConvBlock, SingerNet
 from rocktop_ray.models.singer.source import filled
 from rocktop_ray.voices.singer_format import read_singer
 from train_loops.bundle.live_losses import latent_loss
-from train_loops.bundle.live_run import ClockedRun
+from train_loops.bundle.live_run import ClockedRun, sized
 from train_loops.bundle.live_set import LiveCrops
 
 log = logging.getLogger("live_singing")
@@ -46,7 +46,7 @@ def warm_start(student: LiveFrameNet, teacher: SingerNet) -> None:
             own[name].copy_(given[name])
     for place, source in enumerate(COPIED[: len(student.stack.blocks)]):
         block, old = student.stack.blocks[place], teacher.blocks[source]
-        assert isinstance(old, ConvBlock)
+        assert isinstance(old, ConvBlock) and isinstance(block, CausalBlock)
         with torch.no_grad():
             taps, kernel = old.depthwise.weight[:, 0], old.depthwise.kernel_size[0]
             shift = kernel // 2 - block.delay
@@ -54,6 +54,7 @@ def warm_start(student: LiveFrameNet, teacher: SingerNet) -> None:
             made[:, shift:] = taps[:, : kernel - shift]
             made[:, -1] += taps[:, kernel - shift :].sum(1)
             block.depthwise.weight.copy_(made[:, None, None])
+            assert block.depthwise.bias is not None and old.depthwise.bias is not None
             block.depthwise.bias.copy_(old.depthwise.bias)
             block.norm.load_state_dict(old.norm.state_dict())
             block.scale.copy_(old.scale)
@@ -119,8 +120,7 @@ def octaves(f0: np.ndarray, shift: np.ndarray) -> Tensor:
 def listener_of(run: Path) -> ListenerNet:
     """The averaged weights of a listener under training."""
     state = torch.load(run / "checkpoint.pt", weights_only=True)
-    sizes = {name: tuple(v) if isinstance(v, list) else v for name, v in state["about"]["config"].items()}
-    net = ListenerNet(ListenerConfig(**sizes))
+    net = ListenerNet(ListenerConfig(**sized(state["about"])))
     net.load_state_dict(state["average"])
     return net.eval().requires_grad_(False)
 

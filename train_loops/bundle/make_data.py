@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -94,24 +95,26 @@ class Maker:
         audio = 0.5 * audio / np.abs(audio).max()
         self._save(name, speaker, audio, self.pitch.f0(features.to_encoder(audio)), self._versions(audio, random, 1))
 
+    def flite(self, name: str, voice: str, text: str) -> None:
+        """An item of a flite voice."""
+        self.other(name, voice, sources.flite(text, voice))
+
     def jobs(self, group: str, count: int, gcin: Path) -> Iterator[tuple[str, Callable[[], None]]]:
         """Names and makers of a group's items."""
         if group == "speech":
-            yield from ((f"speech_{i:04d}", lambda i=i: self.speech(i)) for i in range(count))
+            yield from ((f"speech_{i:04d}", partial(self.speech, i)) for i in range(count))
         elif group == "song":
-            yield from ((f"song_{i:04d}", lambda i=i: self.song(i)) for i in range(count))
+            yield from ((f"song_{i:04d}", partial(self.song, i)) for i in range(count))
         elif group == "flite":
             for i in range(count):
                 voice = ("slt", "rms", "awb")[i % 3]
-                text = texts.passage(self.seed + 2, i)
-                yield f"{voice}_{i:04d}", lambda i=i, voice=voice, text=text: self.other(
-                    f"{voice}_{i:04d}", voice, sources.flite(text, voice)
-                )
+                name = f"{voice}_{i:04d}"
+                yield name, partial(self.flite, name, voice, texts.passage(self.seed + 2, i))
         else:
             for person in ("5", "3"):
                 for i, audio in enumerate(sources.syllables(gcin, person, self.seed, 10.0)[:count]):
                     name = f"gcin{person}_{i:04d}"
-                    yield name, lambda name=name, person=person, audio=audio: self.other(name, f"gcin{person}", audio)
+                    yield name, partial(self.other, name, f"gcin{person}", audio)
 
 
 def main() -> None:

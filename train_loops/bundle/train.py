@@ -148,7 +148,8 @@ def main() -> None:
         if step % 50 == 0:
             line = {"step": step, "loss": round(sum(losses) / len(losses), 4), "time": round(time.time())}
             if verdicts:
-                line["critic"], line["fooled"], line["match"] = np.round(np.mean(verdicts, 0), 4).tolist()
+                means = np.array(verdicts).mean(0).round(4).tolist()
+                line |= dict(zip(("critic", "fooled", "match"), means, strict=True))
             losses, verdicts = [], []
             with (given.run / "log.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
