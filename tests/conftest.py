@@ -11,4 +11,4 @@ settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
-pytest_plugins = ["serve_cluster"]
+pytest_plugins = ["s3_server", "serve_cluster"]

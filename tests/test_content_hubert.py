@@ -1,152 +1,25 @@
-"""HuBERT encoders: parity with the goldens from every file form, variants against plain torch, refusals."""
+"""HuBERT encoders: parity with the goldens from every file form, variants against plain torch."""
 
 from __future__ import annotations
 
-import json
 import re
-import sys
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import golden_data
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_hubert import SMALL, audio, folder, save_fairseq, small_state
 from torch import Tensor
 from torch.nn import functional as F
 
-from rocktop_ray.errors import (
-    AudioError,
-    ModelMissingError,
-    RocktopError,
-    SettingsError,
-    UnsafeFileError,
-    VoiceFormatError,
-)
-from rocktop_ray.features.content import hubert_files
 from rocktop_ray.features.content.hubert import HubertEncoder
-from rocktop_ray.features.content.hubert_files import read_hubert
-from rocktop_ray.features.content.registry import CONTENT_ENCODERS, build_content_encoder
+from rocktop_ray.features.content.registry import build_content_encoder
 from rocktop_ray.models.hubert import HubertConfig
 from rocktop_ray.protocols import ContentEncoder
-
-SMALL: dict[str, Any] = {
-    "model_type": "hubert",
-    "hidden_size": 32,
-    "num_hidden_layers": 10,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "conv_dim": [16, 24, 16, 16, 16, 16, 20],
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-}
-FAIRSEQ_NAMES = (
-    (r"^masked_spec_embed$", "mask_emb"),
-    (r"conv_layers\.(\d+)\.conv\.", r"conv_layers.\1.0."),
-    (r"conv_layers\.(\d+)\.layer_norm\.", r"conv_layers.\1.2."),
-    (r"^feature_projection\.layer_norm\.", "layer_norm."),
-    (r"^feature_projection\.projection\.", "post_extract_proj."),
-    (r"pos_conv_embed\.conv\.", "pos_conv.0."),
-    (r"\.attention\.", ".self_attn."),
-    (r"(layers\.\d+)\.layer_norm\.", r"\1.self_attn_layer_norm."),
-    (r"\.feed_forward\.intermediate_dense\.", ".fc1."),
-    (r"\.feed_forward\.output_dense\.", ".fc2."),
-)
-
-
-def fairseq_name(name: str) -> str:
-    for pattern, theirs in FAIRSEQ_NAMES:
-        name = re.sub(pattern, theirs, name)
-    return name
-
-
-def save_fairseq(path: Path, state: dict[str, Tensor], heads: int, **settings_: Any) -> None:
-    """A ``.pt`` as fairseq writes it, with a pickled object of a class that is not there when it is read."""
-    names = ("fairseq", "fairseq.data", "fairseq.data.dictionary")
-    for name in names:
-        sys.modules[name] = ModuleType(name)
-    dictionary = type("Dictionary", (), {"__module__": names[-1], "__qualname__": "Dictionary"})
-    sys.modules[names[-1]].Dictionary = dictionary  # type: ignore[attr-defined]
-    try:
-        words = dictionary()
-        words.symbols, words.indices = ["<s>", "0"], {"<s>": 0, "0": 1}
-        torch.save(
-            {
-                "args": None,
-                "cfg": {
-                    "_name": None,
-                    "model": {
-                        "_name": "hubert",
-                        "encoder_attention_heads": heads,
-                        "extractor_mode": "default",
-                        **settings_,
-                    },
-                    "task": {"_name": "hubert_pretraining", "normalize": False, "label_rate": 50, "sample_rate": 16000},
-                },
-                "model": {fairseq_name(name): value for name, value in state.items()}
-                | {"label_embs_concat": torch.zeros(504, 256)},
-                "criterion": None,
-                "optimizer_history": [{"num_updates": 400_000}],
-                "task_state": {"dictionaries": [words]},
-                "extra_state": {"epoch": 1},
-                "last_optimizer_state": None,
-            },
-            path,
-        )
-    finally:
-        for name in names:
-            del sys.modules[name]
-
-
-def small_state(seed: int = 0, **changes: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Random weights in transformers names (old weight norm) and their ``config.json``."""
-    config = {**SMALL, **changes}
-    torch.manual_seed(seed)
-    width, wide, dims = config["hidden_size"], config["intermediate_size"], config["conv_dim"]
-    kernels = config.get("conv_kernel", [10, 3, 3, 3, 3, 2, 2])
-    layered = config.get("feat_extract_norm") == "layer"
-    state: dict[str, Tensor] = {"masked_spec_embed": torch.rand(width)}
-
-    def linear(name: str, out: int, inside: int) -> None:
-        state[f"{name}.weight"] = torch.randn(out, inside) / inside**0.5
-        state[f"{name}.bias"] = 0.1 * torch.randn(out)
-
-    def norm(name: str, size: int) -> None:
-        state[f"{name}.weight"] = 1 + 0.1 * torch.randn(size)
-        state[f"{name}.bias"] = 0.1 * torch.randn(size)
-
-    for i, (dim, kernel) in enumerate(zip(dims, kernels, strict=True)):
-        inside = 1 if i == 0 else dims[i - 1]
-        stem = f"feature_extractor.conv_layers.{i}"
-        state[f"{stem}.conv.weight"] = 1.5 * torch.randn(dim, inside, kernel) / (inside * kernel) ** 0.5
-        if config.get("conv_bias"):
-            state[f"{stem}.conv.bias"] = 0.1 * torch.randn(dim)
-        if layered or i == 0:
-            norm(f"{stem}.layer_norm", dim)
-    if config.get("feat_proj_layer_norm", True):
-        norm("feature_projection.layer_norm", dims[-1])
-    linear("feature_projection.projection", width, dims[-1])
-    taps, groups = config["num_conv_pos_embeddings"], config["num_conv_pos_embedding_groups"]
-    state["encoder.pos_conv_embed.conv.weight_v"] = torch.randn(width, width // groups, taps)
-    state["encoder.pos_conv_embed.conv.weight_g"] = 0.5 + torch.rand(1, 1, taps)
-    state["encoder.pos_conv_embed.conv.bias"] = 0.1 * torch.randn(width)
-    norm("encoder.layer_norm", width)
-    for i in range(config["num_hidden_layers"]):
-        stem = f"encoder.layers.{i}"
-        for letter in ("q", "k", "v", "out"):
-            linear(f"{stem}.attention.{letter}_proj", width, width)
-        norm(f"{stem}.layer_norm", width)
-        linear(f"{stem}.feed_forward.intermediate_dense", wide, width)
-        linear(f"{stem}.feed_forward.output_dense", width, wide)
-        norm(f"{stem}.final_layer_norm", width)
-    linear("final_proj", 12, width)
-    return state, config
 
 
 def reference(state: dict[str, Tensor], config: dict[str, Any], audio: np.ndarray, layer: int) -> np.ndarray:
@@ -207,20 +80,6 @@ def reference(state: dict[str, Tensor], config: dict[str, Any], audio: np.ndarra
     if stable and layer == config["num_hidden_layers"]:
         x = norm(x, "encoder.layer_norm")
     return x[0].numpy()
-
-
-def folder(path: Path, state: dict[str, Tensor], config: dict[str, Any], *, kind: str = "bin") -> Path:
-    path.mkdir(exist_ok=True)
-    (path / "config.json").write_text(json.dumps(config))
-    if kind == "bin":
-        torch.save(state, path / "pytorch_model.bin")
-    else:
-        safetensors.torch.save_file(state, path / "model.safetensors")
-    return path
-
-
-def audio(samples: int = 24_000, seed: int = 0) -> np.ndarray:
-    return (0.3 * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
 
 
 def agrees(ours: np.ndarray, expected: np.ndarray, tolerance: float = 2e-5) -> None:
@@ -350,135 +209,3 @@ def test_loud_and_silent_takes_stay_finite(tmp_path: Path) -> None:
     assert np.isfinite(encoder.encode(np.zeros(800, np.float32))).all()
     assert np.isfinite(encoder.encode(np.full(800, 0.5, np.float32))).all()
     assert encoder.encode(audio(400)).shape == (1, 32)
-
-
-# --- refusals ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "bad", [np.zeros(399, np.float32), np.zeros((1, 800), np.float32), np.full(800, np.inf, np.float32)]
-)
-def test_bad_audio_is_refused(bad: np.ndarray, tmp_path: Path) -> None:
-    state, config = small_state()
-    with pytest.raises(AudioError):
-        HubertEncoder.load(folder(tmp_path / "m", state, config)).encode(bad)
-
-
-def test_v1_without_its_projection_is_refused(tmp_path: Path) -> None:
-    state, config = small_state()
-    bare = {name: value for name, value in state.items() if not name.startswith("final_proj")}
-    path = folder(tmp_path / "m", bare, config)
-    assert HubertEncoder.load(path).spec.dim == 32
-    with pytest.raises(VoiceFormatError, match="final_proj"):
-        HubertEncoder.load(path, version="v1")
-
-
-def test_v1_needs_nine_layers(tmp_path: Path) -> None:
-    state, config = small_state(num_hidden_layers=4)
-    with pytest.raises(VoiceFormatError, match="4 layers"):
-        HubertEncoder.load(folder(tmp_path / "m", state, config), version="v1")
-
-
-def drop(name: str) -> Callable[[dict[str, Tensor], dict[str, Any]], Any]:
-    return lambda state, config: state.pop(name)
-
-
-WRONG: dict[str, tuple[Callable[[dict[str, Tensor], dict[str, Any]], Any], str]] = {
-    "missing": (drop("encoder.layers.3.feed_forward.output_dense.bias"), r"1 missing \(layers.3.ffn_out.bias\)"),
-    "no query": (drop("encoder.layers.3.attention.q_proj.weight"), "layers.3.qkv.weight|layers.3.k.weight"),
-    "no key": (drop("encoder.layers.3.attention.k_proj.weight"), "query, key and value"),
-    "shape": (
-        lambda s, c: s.update({"encoder.layer_norm.bias": torch.zeros(31)}),
-        r"norm.bias is \(31,\), expected \(32,\)",
-    ),
-    "fewer layers said": (lambda s, c: c.update(num_hidden_layers=9), "12 left over|left over"),
-    "another model": (lambda s, c: s.update({"decoder.block.weight": torch.zeros(2)}), "decoder.block.weight"),
-    "no projection": (drop("feature_projection.projection.weight"), "not a HuBERT"),
-    "heads": (lambda s, c: c.update(num_attention_heads=5), "no HuBERT can have"),
-    "huge": (lambda s, c: c.update(num_hidden_layers=10**9), "no HuBERT can have"),
-    "text as size": (lambda s, c: c.update(hidden_size="x"), "no HuBERT can have"),
-    "zero stride": (lambda s, c: c.update(conv_stride=[5, 2, 2, 2, 2, 2, 0]), "no HuBERT can have"),
-    "activation": (lambda s, c: c.update(hidden_act="relu"), "only gelu"),
-    "norm shapes": (
-        lambda s, c: s.update({"encoder.pos_conv_embed.conv.weight_g": torch.zeros(3, 3, 3)}),
-        "weight norm of shapes",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_files_that_do_not_fit_are_reported(name: str, tmp_path: Path) -> None:
-    state, config = small_state()
-    change, words = WRONG[name]
-    change(state, config)
-    with pytest.raises(VoiceFormatError, match=words):
-        HubertEncoder.load(folder(tmp_path / "m", state, config))
-
-
-def test_missing_pieces_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelMissingError, match="no content encoder"):
-        read_hubert(tmp_path / "nothing.pt")
-    with pytest.raises(ModelMissingError, match=r"model\.safetensors"):
-        read_hubert(tmp_path)
-    state, config = small_state()
-    (folder(tmp_path / "m", state, config) / "config.json").unlink()
-    with pytest.raises(VoiceFormatError, match=r"config\.json is missing"):
-        read_hubert(tmp_path / "m")
-    (tmp_path / "m" / "config.json").write_text("[1]")
-    with pytest.raises(VoiceFormatError, match="not a transformers configuration"):
-        read_hubert(tmp_path / "m")
-
-
-class Bomb:
-    """Asks the reader to write a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
-
-
-def test_a_file_that_asks_for_code_is_refused(tmp_path: Path) -> None:
-    state, _ = small_state()
-    torch.save({"model": state, "task_state": Bomb(tmp_path / "fired")}, tmp_path / "h.pt")
-    with pytest.raises(UnsafeFileError):
-        HubertEncoder.load(tmp_path / "h.pt")
-    assert not (tmp_path / "fired").exists()
-
-
-@pytest.mark.parametrize(
-    "text", ["(512,10,5)", "[(512,10,5)] * 99999", "x" * 5000, "[(512, 10, 5)] + [(512, 3, 2)]*4 + [(512,2,2)] * 2"]
-)
-def test_strides_are_read_without_evaluation(text: str) -> None:
-    strides = hubert_files._strides(text)
-    assert strides is None or len(strides) <= 100
-    if text.endswith("* 2"):
-        assert strides == (5, 2, 2, 2, 2, 2, 2)
-
-
-@given(data=st.data())
-@settings(deadline=None, max_examples=25)
-def test_broken_configurations_never_crash(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = tmp_path_factory.getbasetemp() / "fuzz"
-    state, config = small_state(num_hidden_layers=1)
-    key = data.draw(st.sampled_from([*SMALL, "conv_kernel", "conv_stride", "layer_norm_eps", "feat_extract_norm"]))
-    config[key] = data.draw(
-        st.one_of(st.integers(-5, 10**12), st.text(max_size=5), st.floats(), st.lists(st.integers(-2, 600), max_size=9))
-    )
-    try:
-        HubertEncoder.load(folder(path, state, config)).encode(audio(4000))
-    except RocktopError as error:
-        assert error.message
-
-
-def test_registry_refuses_unknown_names_and_says_what_to_fetch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("ROCKTOP_HOME", str(tmp_path))
-    with pytest.raises(SettingsError, match=", ".join(CONTENT_ENCODERS)):
-        build_content_encoder("hubert-v3")
-    with pytest.raises(ModelMissingError, match="rocktop models fetch hubert_base"):
-        build_content_encoder("hubert-v2")
-    with pytest.raises(ModelMissingError, match="rocktop models fetch whisper-base-encoder"):
-        build_content_encoder("whisper-base")
-    with pytest.raises(SettingsError):
-        HubertEncoder({}, replace(HubertConfig(), hidden_size=2), version="v3")  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import golden_data
 import numpy as np
 import pytest
 import torch
-from test_rvc_networks import small, weights
+from small_rvc import small, weights
 
 from rocktop_ray.convert import Converter
 from rocktop_ray.features import formant

