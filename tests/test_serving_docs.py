@@ -27,13 +27,14 @@ def descriptions(model: type[BaseModel]) -> dict[str, str]:
     return told
 
 
-def rows(model: type[BaseModel], prefix: str = "") -> list[str]:
+def rows(model: type[BaseModel], prefix: str = "", made: BaseModel | None = None) -> list[str]:
+    """``made``: the section as it is by default."""
     lines = []
     for name, told in descriptions(model).items():
-        default = model.model_fields[name].default
+        default = model.model_fields[name].default if made is None else getattr(made, name)
         if isinstance(default, BaseModel):
             if type(default) is not config.StageConfig:
-                lines += rows(type(default), f"{prefix}{name}.")
+                lines += rows(type(default), f"{prefix}{name}.", default)
             continue
         shown = "" if default is PydanticUndefined else f"`{default}`"
         lines.append(f"| `{prefix}{name}` | {shown} | {told.replace('``', '`')} |")
