@@ -28,6 +28,8 @@ app.add_typer(keys_app, name="keys")
 
 _OBJECT_STORE = 512 << 20
 """Bytes of shared memory; only split placement uses it much."""
+_LOOK_SECONDS = 1.0
+"""Between two looks whether Ray still runs."""
 
 
 def main() -> None:
@@ -105,7 +107,7 @@ def _run(launch: Launch, stop: threading.Event, *, dashboard: bool, verbose: boo
         except RuntimeError as error:
             raise StageLostError(f"the service could not be started: {error}", retryable=False) from error
         _tell(launch, context.dashboard_url if dashboard else None, time.monotonic() - began)
-        stop.wait()
+        _wait(stop)
     finally:
         if stop.is_set():
             _say("stopping ...")  # which takes some seconds; a second Ctrl-C changes nothing
@@ -113,6 +115,31 @@ def _run(launch: Launch, stop: threading.Event, *, dashboard: bool, verbose: boo
             if ray.is_initialized():
                 serve.shutdown()
             ray.shutdown()  # also of a Ray that was interrupted while it started
+
+
+def _wait(stop: threading.Event) -> None:
+    """Until somebody sets ``stop``. Raises StageLostError when Ray is gone, as nothing would serve then."""
+    lost = threading.Event()
+    threading.Thread(target=_look_after_ray, args=(lost,), daemon=True).start()
+    while not stop.wait(_LOOK_SECONDS):
+        if lost.is_set():
+            raise StageLostError("Ray has ended unexpectedly (its logs are in /tmp/ray): start rocktop-serve again")
+
+
+def _look_after_ray(lost: threading.Event) -> None:
+    """Sets ``lost`` when this machine's Ray node is dead. In a thread of its own, as a question may hang."""
+    import ray
+    from ray.exceptions import RayError
+
+    while not lost.wait(_LOOK_SECONDS):
+        try:
+            if not ray.is_initialized():
+                return
+            alive = any(node["Alive"] for node in ray.nodes())
+        except (RayError, RuntimeError):
+            alive = False
+        if not alive:
+            lost.set()
 
 
 def _environment() -> None:
