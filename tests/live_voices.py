@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from stand_ins import LevelEncoder
+from stand_ins import LevelEncoder, LoudPitch
 from tiny_voices import tiny_config, tiny_state
 
 from actors.live import LiveVoice
@@ -23,22 +23,12 @@ LAYOUT = LiveLayout(hop=4, ahead=2, left=20, acoustic_left=20, pitch_left=4)
 RATE = 44_100
 
 
-class Loudest:
-    """Pitch that depends on its own frame only."""
-
-    name = "loudest"
-
-    def f0(self, audio: Array) -> Array:
-        padded = np.pad(np.abs(audio), (0, 160 - len(audio) % 160)).reshape(-1, 160)
-        return np.where(padded.max(1) > 0.05, 200 + 100 * padded.max(1), 0).astype(np.float32)
-
-
 @cache
 def tiny_converter(name: str) -> LiveConverter:
     shape = {"sample_rate": 40_000, "upsample_rates": (10, 10, 4), "upsample_kernel_sizes": (20, 20, 8)}
     config = tiny_config(content_dim=1, **shape)
     voice = RvcVoice(config, tiny_state(config, seed=sum(name.encode())), content_name="level")
-    return LiveConverter(Converter(LevelEncoder(), Loudest(), voice), LAYOUT, name=name)
+    return LiveConverter(Converter(LevelEncoder(), LoudPitch(), voice), LAYOUT, name=name)
 
 
 class TinyVoices:

@@ -27,6 +27,16 @@ class LevelPitch:
         return np.where(frames % 50 < 40, 200.0, 0.0).astype(np.float32)
 
 
+class LoudPitch:
+    """Pitch that depends on its own frame only."""
+
+    name = "loudest"
+
+    def f0(self, audio: Array) -> Array:
+        padded = np.pad(np.abs(audio), (0, 160 - len(audio) % 160)).reshape(-1, 160)
+        return np.where(padded.max(1) > 0.05, 200 + 100 * padded.max(1), 0).astype(np.float32)
+
+
 class LevelVoice:
     """Repeats the units as a wave, plus the noise that it was given."""
 

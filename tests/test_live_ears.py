@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_voices import LAYOUT, RATE, Loudest, cut, take, tiny_converter
-from stand_ins import LevelEncoder
+from live_voices import LAYOUT, RATE, cut, take, tiny_converter
+from stand_ins import LevelEncoder, LoudPitch
 
 from actors.content import ContentActor
 from actors.ears import EarsActor
@@ -43,7 +43,7 @@ def small_actor() -> EarsActor:
         return LevelEncoder()
 
     content = ContentActor("cpu", build=encoder)
-    return EarsActor(content, PitchActor("cpu", build=lambda name, device: Loudest()), lambda: ListenerStream(_net()))
+    return EarsActor(content, PitchActor("cpu", build=lambda name, device: LoudPitch()), lambda: ListenerStream(_net()))
 
 
 def _net() -> ListenerNet:

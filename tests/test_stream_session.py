@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
-from stand_ins import LevelEncoder
+from stand_ins import LevelEncoder, LoudPitch
 from tiny_voices import tiny_config, tiny_state
 
 from rocktop_ray.audio.resample import resample
@@ -28,16 +28,6 @@ from rocktop_ray.settings import ConvertSettings
 LAYOUT = LiveLayout(hop=4, ahead=6, left=40, acoustic_left=30)
 
 
-class Loudest:
-    """Pitch that depends on its own frame only."""
-
-    name = "loudest"
-
-    def f0(self, audio: Array) -> Array:
-        padded = np.pad(np.abs(audio), (0, 160 - len(audio) % 160)).reshape(-1, 160)
-        return np.where(padded.max(1) > 0.05, 200 + 100 * padded.max(1), 0).astype(np.float32)
-
-
 @cache
 def converter(kind: str) -> LiveConverter:
     if kind == "singer":
@@ -52,7 +42,7 @@ def converter(kind: str) -> LiveConverter:
             uses_f0=kind == "rvc",
         )
         voice = RvcVoice(config, tiny_state(config), content_name="level")
-    return LiveConverter(Converter(LevelEncoder(), Loudest(), voice), LAYOUT)
+    return LiveConverter(Converter(LevelEncoder(), LoudPitch(), voice), LAYOUT)
 
 
 def take(seconds: float, seed: int = 0) -> Array:
