@@ -386,6 +386,17 @@ def test_silent_clients_and_clients_that_do_not_read_are_sent_away() -> None:
     run(work, silence=0.8, unread=0.3)
 
 
+def test_who_has_said_the_end_may_be_silent_until_all_is_out() -> None:
+    async def work(stage: Stage) -> None:
+        stage.engine.slow = 1.5
+        client = await Client(stage, sung(0.2), [HOP], START).connect()
+        await client.sing()
+        await client.end()
+        assert client.pipe.closed is not None and client.pipe.closed[0] == CloseCode.ENDED
+
+    run(work, silence=0.4)
+
+
 def test_a_client_in_no_hurry_is_not_read_from_while_too_much_waits() -> None:
     async def work(stage: Stage) -> None:
         stage.engine.slow = 0.2

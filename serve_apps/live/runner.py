@@ -201,7 +201,8 @@ class Runner:
             if self._behind.draining():
                 await self._move()
             self._line.look()
-            if self._line.room.is_set() and now - self._listener.heard > self._limits.silence:
+            quiet = now - self._listener.heard > self._limits.silence
+            if quiet and self._line.room.is_set() and not self._course.ending:  # nothing has to follow the end
                 raise SilentError(f"nothing came from the client for {self._limits.silence:g} s")
             if not self._line.room.is_set() and self._wire.backlog() > most:
                 raise TooMuchError(f"more than {self._line.window:g} s of audio wait for answers: wait for them, too")
