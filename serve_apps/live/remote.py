@@ -22,6 +22,8 @@ from serve_apps.orders import VoiceRef
 _WHO = "the process that computes streams"
 _DESK = "the desk of live sessions"
 _MOST_LOSSES = 6
+_SMALL = 1 << 20
+"""Bytes of a state up to which it goes by gRPC, which is faster."""
 _log = logging.getLogger(__name__)
 
 
@@ -54,7 +56,7 @@ class ServeEngine:
 
     async def feed(self, feed: Feed, spare: Feed | None = None) -> Fed:
         """See ``engine.LiveEngine``."""
-        path = await self._paths.of(feed.session, feed.voice)
+        before, path = self._paths.at(feed.session), await self._paths.of(feed.session, feed.voice)
         seq, state = self._moving.pop(feed.session, (-1, b""))
         if seq == feed.seq and feed.state is None:
             feed = replace(feed, state=state)
@@ -68,7 +70,8 @@ class ServeEngine:
             fed = await path.call(("feed", (feed,)))
         else:
             other = partial(self._paths.besides, path, feed.voice)
-            fed, answered = await hedged(path, ("feed", (feed,)), ("feed", (spare,)), other)
+            call = feed if before in (None, path) else spare  # the session is new there
+            fed, answered = await hedged(path, ("feed", (call,)), ("feed", (spare,)), other)
             if answered is not path:
                 self._paths.settle(feed.session, answered, feed.voice)
             fed = replace(fed, waves=fed.waves[-len(feed.pieces) :])
@@ -111,12 +114,15 @@ class RemoteDesk:
 
     def __init__(self, handle: Any) -> None:
         self._call = handle.options(method_name="call", _by_reference=False)
+        self._large = handle.options(method_name="call")
+        """For saved sessions: by gRPC Serve takes 4 MiB, which one of a stock RVC voice can exceed."""
         self._admitted: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         """By sitting: how it was let in."""
 
     async def admit(self, session: str, voice: VoiceRef, rate: int, live: bool, *, sitting: str, cost: HopCost) -> None:
         """See ``engine.Desk``."""
-        args, options = (session, voice, rate, live), {"sitting": sitting, "cost": cost}
+        args = (session, voice, rate, live)
+        options: dict[str, Any] = {"sitting": sitting, "cost": cost}
         await self._ask("admit", *args, **options)
         self._admitted[sitting] = (args, options)
 
@@ -145,18 +151,18 @@ class RemoteDesk:
 
     async def park(self, session: str, secret: str, state: bytes, *, sitting: str) -> None:
         """See ``engine.Desk``."""
-        await self._ask("park", session, secret, state, sitting=sitting)
+        await self._ask("park", session, secret, state, sitting=sitting, large=len(state) > _SMALL)
 
     async def take(self, session: str, secret: str, *, sitting: str) -> bytes:
         """See ``engine.Desk``."""
-        state: bytes = await self._ask("take", session, secret, sitting=sitting)
+        state: bytes = await self._ask("take", session, secret, sitting=sitting, large=True)
         return state
 
-    async def _ask(self, method: str, *args: Any, **options: Any) -> Any:
-        losses = Losses(_DESK, _MOST_LOSSES)
+    async def _ask(self, method: str, *args: Any, large: bool = False, **options: Any) -> Any:
+        losses, handle = Losses(_DESK, _MOST_LOSSES), self._large if large else self._call
         while True:
             try:
-                answer = await self._call.remote(method, args, options)
+                answer = await handle.remote(method, args, options)
                 break
             except CAUGHT as error:
                 if not is_lost(error):
