@@ -193,6 +193,19 @@ def test_a_server_that_falls_silent_is_left(monkeypatch: pytest.MonkeyPatch) -> 
     assert [event.why for event in events if isinstance(event, Lost)] and "silent" in str(events)
 
 
+def test_a_voice_may_take_its_time_to_be_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_SILENCE", 0.2)
+    server = EchoServer()
+
+    async def loading(socket: ServerConnection, number: int) -> bool:
+        await asyncio.sleep(0.6)
+        return False
+
+    server.welcome = loading
+    answers, _ = asyncio.run(through(server, cut(song())))
+    assert np.array_equal(joined(answers), song())
+
+
 def test_what_is_not_there() -> None:
     async def main(url: str) -> None:
         await LiveClient(url, FREE).open()

@@ -133,6 +133,11 @@ def test_wrong_words(
     assert not (tmp_path / "out.wav").exists()
 
 
+def test_a_take_is_not_written_over(server: EchoServer, take: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = rocktop(capsys, "live", take, "-o", take, "--url", server.url)
+    assert code == 64 and "over itself" in err and np.array_equal(read(take)[0], song())
+
+
 def test_a_refusal_leaves_no_file(
     server: EchoServer, take: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,7 +90,8 @@ def live(
         Path | None, typer.Option(help="Retrieval index in place of the voice's own.", rich_help_panel=_HERE)
     ] = None,
     pitch: Annotated[
-        str | None, typer.Option(help="Pitch extractor; default the voice's.", rich_help_panel=_HERE)
+        str | None,
+        typer.Option(help="Pitch extractor, over windows. Default: listener, each frame once.", rich_help_panel=_HERE),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.", min=1, rich_help_panel=_HERE)] = None,
 ) -> None:

@@ -80,6 +80,8 @@ def run(wanted: Wanted, open_card: Callable[[Wanted], SoundDevice] | None = None
     output = None
     if wanted.out not in (None, "-"):
         output = check_output(format_for(str(wanted.out)), rate)
+        if wanted.source is not None and Path(str(wanted.out)).resolve() == Path(wanted.source).resolve():
+            raise SettingsError(f"{wanted.source} cannot be written over itself; name another target")
     teller = _Teller(wanted.stats, pace == "live")
     client, block = _client(wanted, rate, pace, teller)
     source, sink = _source(wanted, rate, block, pace, card), _sink(wanted, rate, output, card)

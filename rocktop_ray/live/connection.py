@@ -53,12 +53,8 @@ class Connection:
         """Connect and say the first message. Raises the RocktopError that says why not."""
         connection = cls(await _connect(url, api_key), format, rate)
         try:
-            async with asyncio.timeout(_OPENING):
-                await connection.send(pack(first))
-                started = await connection.hear()
-        except TimeoutError as error:
-            await connection.leave()
-            raise StreamLostError(f"the server did not begin the stream within {_OPENING:g} s") from error
+            await connection.send(pack(first))
+            started = await connection.hear(_OPENING if isinstance(first, Start) else None)
         except Dropped as dropped:
             raise dropped.ending.error() from dropped
         except BaseException:
@@ -76,17 +72,20 @@ class Connection:
         except ConnectionClosed as closed:
             raise Dropped(self._ending(closed)) from closed
 
-    async def hear(self) -> ServerMessage:
-        """The next message. What the server says of an error comes with Dropped. Raises Dropped, ProtocolError."""
+    async def hear(self, patience: float | None = None) -> ServerMessage:
+        """The next message. What the server says of an error comes with Dropped. Raises Dropped, ProtocolError, and
+        Dropped after ``patience`` seconds of silence, by default the most of a stream that goes on.
+        """
+        patience = _SILENCE if patience is None else patience
         try:
             while True:
-                async with asyncio.timeout(_SILENCE):
+                async with asyncio.timeout(patience):
                     message = parse_server(await self._socket.recv(), self._format, self._rate)
                 if not isinstance(message, Problem):
                     return message
                 self._problem = message
         except TimeoutError as error:
-            raise Dropped(Ending(1006, f"the server was silent for {_SILENCE:g} s")) from error
+            raise Dropped(Ending(1006, f"the server was silent for {patience:g} s")) from error
         except ConnectionClosed as closed:
             raise Dropped(self._ending(closed)) from closed
 
