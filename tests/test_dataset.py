@@ -5,7 +5,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -290,12 +289,34 @@ def test_other_weights_on_a_worker_are_refused(source, tmp_path):
 
 
 SCRIPT = """
-import sys
+import os, signal, sys
+from dataclasses import replace
 from pathlib import Path
-from dataset_parts import job
+from dataset_parts import extractor, job
+from stand_ins import LevelEncoder
 from train_loops.dataset.build import build_dataset
+from train_loops.dataset.features import Builders
 from train_loops.dataset.runners import LocalRunner
-build_dataset(job(Path(sys.argv[1]), Path(sys.argv[2]), slow=True), LocalRunner())
+
+source, out, wanted, count = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+
+def die_in_time():
+    if len(list(out.glob(wanted))) >= count:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Runner(LocalRunner):
+    def scan(self, job, tasks):
+        for answer in super().scan(job, tasks):
+            die_in_time()
+            yield answer
+
+class Encoder(LevelEncoder):
+    def encode(self, audio):
+        die_in_time()
+        return super().encode(audio)
+
+builders = Builders(lambda name, *, device: Encoder(), extractor)
+build_dataset(replace(job(source, out), builders=builders), Runner())
 """
 
 
@@ -303,14 +324,9 @@ def test_killed_and_resumed(made, source, tmp_path):
     """SIGKILL when the first record, and when the second part is there: then as if nothing had happened."""
     out = tmp_path / "out"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", SCRIPT, str(source), str(out)]
     for wanted, count in (("takes/*.json", 1), ("parts/*/*/*.parquet", 2)):
-        process = subprocess.Popen(command, env=environment, cwd=Path(__file__).parent.parent)
-        end = time.monotonic() + 120
-        while len(list(out.glob(wanted))) < count and process.poll() is None and time.monotonic() < end:
-            time.sleep(0.005)
-        process.kill()
-        assert process.wait() == -9
+        command = [sys.executable, "-c", SCRIPT, str(source), str(out), wanted, str(count)]
+        assert subprocess.run(command, env=environment, cwd=Path(__file__).parent.parent).returncode == -9
         assert not (out / "manifest.json").exists()
     runner = Counting()
     build_dataset(job(source, out), runner)
