@@ -22,6 +22,7 @@ from rocktop_ray.errors import RocktopError, SettingsError, StageLostError
 from serve_apps.config import ServeConfig
 from serve_apps.gateway.keys import keys_app
 from serve_apps.launch import Launch, check_store, missing_models, port_is_free, read_launch
+from serve_apps.nursery import nurse
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(keys_app, name="keys")
@@ -107,6 +108,7 @@ def _run(launch: Launch, stop: threading.Event, *, dashboard: bool, verbose: boo
         except RuntimeError as error:
             raise StageLostError(f"the service could not be started: {error}", retryable=False) from error
         _tell(launch, context.dashboard_url if dashboard else None, time.monotonic() - began)
+        nurse()
         _wait(stop)
     finally:
         if stop.is_set():

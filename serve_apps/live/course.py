@@ -24,7 +24,7 @@ from serve_apps.live.tape import Block, Cut, How, Tape
 LIVE_SAVE, FREE_SAVE = 0.03, 0.2
 """Seconds of audio after which the engine's state is asked for: with every usual block where somebody listens alone, so
 that another process has no more to compute than the lost one had. States are 300 KB, and a gateway of many sessions
-would do little but take them in: with n sessions they come n times less often, up to ``FREE_SAVE``.
+would do little but take them in: with n sessions they come n / 2 times less often, up to ``FREE_SAVE``.
 """
 _MOST_PIECES = 64
 _MOST_SECONDS = 1.0
@@ -125,7 +125,7 @@ class Course:
         coming = next((cut for cut in self.tape.cuts if cut.index == next_one), None)
         if coming is not None and coming.how.voice != batch[-1].how.voice:
             return True
-        often = min(FREE_SAVE, LIVE_SAVE * self.crowd) if self.head.live else FREE_SAVE
+        often = min(FREE_SAVE, LIVE_SAVE * max(1.0, self.crowd / 2)) if self.head.live else FREE_SAVE
         return end - self.save.fed >= often * self.head.rate
 
     def before(self, batch: Sequence[Cut]) -> list[Cut] | None:

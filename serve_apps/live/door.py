@@ -13,6 +13,7 @@ from typing import Any
 from rocktop_ray.errors import RocktopError
 from serve_apps.jobs.remote import Refused
 from serve_apps.live.frames import BUFFER_BYTES, TOKEN_BYTES, FrameReader, write_frame
+from serve_apps.live.lifeline import hang_out
 
 LEAVING, ADMITTED, PING = range(3)
 """Numbers of frames that are no calls: the replica is about to stop; the token was the right one; a sign of life."""
@@ -27,6 +28,8 @@ class Address:
     host: str
     port: int
     token: bytes = field(repr=False)
+    life: int | None = None
+    """Port of its lifeline, if there is one."""
 
 
 class Door:
@@ -42,7 +45,8 @@ class Door:
     async def open(self, host: str) -> Address:
         """Listen on a free port of ``host``. Raises OSError."""
         self._server = await asyncio.start_server(self._serve, host, 0, limit=BUFFER_BYTES)
-        return Address(self._replica, host, self._server.sockets[0].getsockname()[1], self._token)
+        life = await asyncio.to_thread(hang_out, host)
+        return Address(self._replica, host, self._server.sockets[0].getsockname()[1], self._token, life)
 
     async def leave(self, seconds: float) -> None:
         """Ask all to go elsewhere, and go on answering until they have, for so long at most."""

@@ -11,89 +11,84 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 
 from actors.threads import use_threads, use_threads_here
-from rocktop_ray.errors import RocktopError, StageLostError
+from rocktop_ray.errors import StageLostError
 from serve_apps.config import ServeConfig
-from serve_apps.jobs.remote import Refused
-from serve_apps.live.door import Address, Door
-from serve_apps.live.doorstep import LEAVE_SECONDS, answered, open_door
+from serve_apps.live.door import Address
+from serve_apps.live.doorstep import DoorReplica
 from serve_apps.live.frames import lost
+from serve_apps.live.quiet import quietly
 from serve_apps.losses import CAUGHT, as_rocktop, is_lost
-from serve_apps.observe.logs import configure_logging
 from serve_apps.observe.metrics import Metrics
 
 if TYPE_CHECKING:
     from actors.ears import EarsActor
     from serve_apps.live.ears_lines import Call, EarsLines
 
-EARS_METHODS = frozenset({"open", "hear"})
 _WHO = "the process that hears for this stream"
 _ASK_SECONDS = 5.0
 
 
-class EarsReplica:
+class EarsReplica(DoorReplica):
     """An ``EarsActor`` with a side door. Light to start: ears are loaded when a voice is opened in ``Live``."""
 
+    methods = frozenset({"open", "hear"})
+
     def __init__(self, config: ServeConfig) -> None:
-        configure_logging()
-        ears = config.live.ears
-        use_threads(ears.threads)
+        super().__init__()
+        self._threads = config.live.ears.threads
         # One thread computes, others load: a voice that is opened holds up no stream.
-        self._computing = ThreadPoolExecutor(1, "ears", partial(use_threads_here, ears.threads))
+        self._computing: ThreadPoolExecutor | None = None
         self._loading = ThreadPoolExecutor(1, "ears-files")
-        self._actor: EarsActor | None = None
+        self._actor: asyncio.Task[EarsActor] | None = None
         self._metrics = Metrics()
-        self._door = Door(serve.get_replica_context().replica_id.unique_id, self._answer)
-        self._opening = asyncio.get_running_loop().create_task(open_door(self._door))
-
-    async def where(self) -> Address | None:
-        """The side door; None if there is none."""
-        return await asyncio.shield(self._opening)
-
-    async def call(self, method: str, args: tuple[Any, ...]) -> Any:
-        """What a method of the ears returns, or its error as ``Refused``."""
-        try:
-            return await self._answer((method, args))
-        except RocktopError as error:
-            return Refused(error)
 
     async def check_health(self) -> None:
         """Answers while the event loop runs; Serve replaces a replica that does not."""
 
-    async def __del__(self) -> None:
-        """Serve awaits it when the replica is to stop."""
-        await self._door.leave(LEAVE_SECONDS)
-        self._computing.shutdown(wait=False, cancel_futures=True)
-        self._loading.shutdown(wait=False, cancel_futures=True)
+    async def _do(self, method: str, args: tuple[Any, ...]) -> Any:
+        actor = await self._loaded()
+        return await self._open(actor, *args) if method == "open" else await self._hear(actor, *args)
 
-    async def _answer(self, call: tuple[str, tuple[Any, ...]]) -> Any:
-        method, (what,) = call
-        if method not in EARS_METHODS:
-            raise ValueError(f"ears have no method {method!r}")
-        return await answered(self._open(what) if method == "open" else self._hear(what))
+    def _close(self) -> None:
+        for threads in (self._computing, self._loading):
+            if threads is not None:
+                threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _open(self, plan: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._loading, lambda: self._loaded().open(plan))
+    async def _open(self, actor: EarsActor, plan: Any) -> Any:
+        if self._computing is None:  # nobody is heard here yet
+            return await quietly(partial(actor.open, plan))
+        return await asyncio.get_running_loop().run_in_executor(self._loading, actor.open, plan)
 
-    async def _hear(self, call: Any) -> Any:
-        actor = self._actor
-        if actor is None or not actor.ready(call.plan):
-            await self._open(call.plan)
-        return await asyncio.get_running_loop().run_in_executor(self._computing, self._heard, call)
+    async def _hear(self, actor: EarsActor, call: Any) -> Any:
+        if not actor.ready(call.plan):
+            await self._open(actor, call.plan)
+        if self._computing is None:
+            self._computing = ThreadPoolExecutor(1, "ears", partial(use_threads_here, self._threads))
+        return await asyncio.get_running_loop().run_in_executor(self._computing, self._heard, actor, call)
 
-    def _heard(self, call: Any) -> Any:
+    def _heard(self, actor: EarsActor, call: Any) -> Any:
         began = time.perf_counter()
-        heard = self._loaded().hear(call)
+        heard = actor.hear(call)
         self._metrics.live_heard(time.perf_counter() - began)
         return heard
 
-    def _loaded(self) -> EarsActor:
-        if self._actor is None:
-            from actors.content import ContentActor
-            from actors.ears import EarsActor
-            from actors.pitch import PitchActor
+    async def _loaded(self) -> EarsActor:
+        if self._actor is None or (self._actor.done() and self._actor.exception() is not None):
+            self._actor = asyncio.get_running_loop().create_task(self._load())
+        return await asyncio.shield(self._actor)
 
-            self._actor = EarsActor(ContentActor("cpu"), PitchActor("cpu"))
-        return self._actor
+    async def _load(self) -> EarsActor:
+        return await quietly(partial(_actor, self._threads))
+
+
+def _actor(threads: int) -> EarsActor:
+    """An actor in this process, which has not computed before."""
+    from actors.content import ContentActor
+    from actors.ears import EarsActor
+    from actors.pitch import PitchActor
+
+    use_threads(threads)
+    return EarsActor(ContentActor("cpu"), PitchActor("cpu"))
 
 
 def lines_to(handle: Any) -> EarsLines:

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from rocktop_ray.errors import StageLostError
 from serve_apps.live.path import Path
 
 PING_SECONDS = 0.008
@@ -34,14 +35,15 @@ async def hedged(path: Path, call: Any, spare: Any, other: Callable[[], Path | N
     first = asyncio.create_task(path.call(call))
     asked = {first: path}
     try:
-        while not first.done() and len(asked) == 1:
-            if not await _silent(path, first):
-                continue
-            second = other()
-            if second is None:
+        while not await _silent(path, first):
+            if first.done():
                 break
-            _log.warning("a live replica is silent: another one computes", extra={"replica": path.replica})
-            asked[asyncio.create_task(second.call(spare))] = second
+        if not first.done() or isinstance(first.exception(), StageLostError):
+            second = other()
+            if second is not None:
+                why = "silent" if path.alive else "lost"
+                _log.warning("a live replica is %s: another one computes", why, extra={"replica": path.replica})
+                asked[asyncio.create_task(second.call(spare))] = second
         while True:
             done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
             for task in done:

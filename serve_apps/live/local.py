@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 from actors.live import LiveVoice
@@ -19,6 +20,7 @@ from serve_apps.live.batcher import Batcher, Run
 from serve_apps.live.cost import hop_cost
 from serve_apps.live.engine import Fed, Feed, HopCost, StreamFacts
 from serve_apps.live.kept import KeptStreams, join_state, split_state, stream_of
+from serve_apps.live.quiet import quietly
 from serve_apps.observe.metrics import Metrics
 from serve_apps.orders import VoiceRef
 
@@ -116,7 +118,9 @@ class LocalEngine:
         while len(self._refs) > _MOST_REFS:
             self._refs.popitem(last=False)
         voice = self._voices.ready(ref)
-        if voice is None:
+        if voice is None and not len(self._kept):  # nobody sings here yet; elsewhere they may
+            voice = await quietly(partial(self._voices.open, ref))
+        elif voice is None:
             voice = await asyncio.get_running_loop().run_in_executor(self._files, self._voices.open, ref)
         return voice
 

@@ -11,6 +11,7 @@ from typing import Any
 from serve_apps.jobs.remote import Refused
 from serve_apps.live.door import LEAVING, PING, Address, quick
 from serve_apps.live.frames import BUFFER_BYTES, FrameReader, lost, write_frame
+from serve_apps.live.lifeline import until_death
 from serve_apps.live.pulse import Pulse
 
 _OPEN_SECONDS = 2.0
@@ -33,6 +34,7 @@ class Path:
         self._pulse, self._pong = Pulse(), asyncio.get_running_loop().create_future()
         self._pong.set_result(None)
         self._reading = asyncio.create_task(self._read())
+        self._living = None if address.life is None else asyncio.create_task(self._live(address.host, address.life))
 
     @classmethod
     async def open(cls, address: Address) -> Path:
@@ -94,6 +96,10 @@ class Path:
         """Hang up."""
         self._reading.cancel()
 
+    async def _live(self, host: str, port: int) -> None:
+        if await until_death(host, port):
+            self._reading.cancel()  # the connection itself breaks later
+
     async def _read(self) -> None:
         try:
             while True:
@@ -111,6 +117,8 @@ class Path:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._writer.close()
             self._ponged()
+            if self._living is not None:
+                self._living.cancel()
             for call in list(self._calls.values()):
                 if not call.done():
                     call.set_exception(lost(_WHO))

@@ -66,8 +66,7 @@ class Paths:
 
     async def of(self, session: str, voice: VoiceRef) -> Path | None:
         """The path of a session; None: over Serve. Raises StageLostError."""
-        home = self._home.get(session)
-        path = None if home is None else home.path
+        path = self.at(session)
         if path is None or not path.alive or path.silent:
             path = self._least(self._alive(), voice)
             if path is None:
@@ -76,6 +75,11 @@ class Paths:
         if path is not None:
             self.settle(session, path, voice)
         return path
+
+    def at(self, session: str) -> Path | None:
+        """The path that a session had last, if it had one."""
+        home = self._home.get(session)
+        return None if home is None else home.path
 
     def settle(self, session: str, path: Path, voice: VoiceRef) -> None:
         """That is the session's path from now on."""

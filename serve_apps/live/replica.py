@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray import serve
 
 from actors.threads import cores
 from rocktop_ray.errors import RocktopError
 from serve_apps.config import ServeConfig, StageConfig
 from serve_apps.jobs.remote import Refused
 from serve_apps.live.desk import LocalDesk
-from serve_apps.live.door import Address, Door
-from serve_apps.live.doorstep import LEAVE_SECONDS, answered, open_door
+from serve_apps.live.doorstep import DoorReplica
+from serve_apps.live.quiet import quietly
 from serve_apps.observe.logs import configure_logging
 
 if TYPE_CHECKING:
@@ -27,53 +28,41 @@ if TYPE_CHECKING:
 
 DESK_STAGE = StageConfig(cpus=0.05, concurrency=10_000)
 """How the desk is placed: always one."""
-ENGINE_METHODS = frozenset({"open", "feed", "forget"})
 DESK_METHODS = frozenset({"admit", "renew", "leave", "park", "take"})
 _log = logging.getLogger(__name__)
 
 
-class LiveReplica:
-    """Deployment ``Live``: a ``LocalEngine`` with a side door. Serve makes replicas inside their event loop."""
+class LiveReplica(DoorReplica):
+    """Deployment ``Live``: a ``LocalEngine`` with a side door."""
+
+    methods = frozenset({"open", "feed", "forget"})
 
     def __init__(self, config: ServeConfig, ears: Any = None) -> None:
         """ears: handle of the deployment ``LiveEars``; None for fused placement."""
-        configure_logging()
+        super().__init__()
         self._config, self._ears = config, ears
-        self._name = serve.get_replica_context().replica_id.unique_id
         self._loading: asyncio.Task[tuple[LocalEngine, VoiceShelf]] | None = None
-        self._door = Door(self._name, self._answer)
-        self._opening = asyncio.get_running_loop().create_task(open_door(self._door))
         self._preloading = asyncio.get_running_loop().create_task(self._preload())
-
-    async def where(self) -> Address | None:
-        """The side door; None if there is none."""
-        return await asyncio.shield(self._opening)
-
-    async def call(self, method: str, args: tuple[Any, ...]) -> Any:
-        """What a method of the engine returns, or its error as ``Refused``."""
-        try:
-            return await self._answer((method, args))
-        except RocktopError as error:
-            return Refused(error)
 
     async def check_health(self) -> None:
         """Raises if the computing thread died; Serve replaces such a replica, and one that does not answer."""
-        if self._loading is not None and self._loading.done() and self._loading.exception() is None:
-            self._loading.result()[0].check()
+        if (engine := self._engine) is not None:
+            engine.check()
 
-    async def __del__(self) -> None:
-        """Serve awaits it when the replica is to stop."""
-        self._preloading.cancel()
-        await self._door.leave(LEAVE_SECONDS)
-        if self._loading is not None and self._loading.done() and self._loading.exception() is None:
-            self._loading.result()[0].close()
+    @property
+    def _engine(self) -> LocalEngine | None:
+        """None as long as it is not there."""
+        done = self._loading is not None and self._loading.done() and self._loading.exception() is None
+        return self._loading.result()[0] if self._loading is not None and done else None
 
-    async def _answer(self, call: tuple[str, tuple[Any, ...]]) -> Any:
-        method, args = call
-        if method not in ENGINE_METHODS:
-            raise ValueError(f"an engine has no method {method!r}")
+    async def _do(self, method: str, args: tuple[Any, ...]) -> Any:
         engine, _ = await self._loaded()
-        return await answered(getattr(engine, method)(*args))
+        return await getattr(engine, method)(*args)
+
+    def _close(self) -> None:
+        self._preloading.cancel()
+        if (engine := self._engine) is not None:
+            engine.close()
 
     async def _loaded(self) -> tuple[LocalEngine, VoiceShelf]:
         if self._loading is None or (self._loading.done() and self._loading.exception() is not None):
@@ -81,7 +70,9 @@ class LiveReplica:
         return await asyncio.shield(self._loading)
 
     async def _load(self) -> tuple[LocalEngine, VoiceShelf]:
-        return await asyncio.to_thread(build_engine, self._config, self._name, self._ears)
+        """Others may be singing. What takes long is the import; no thread that is to compute may start there."""
+        await quietly(partial(import_module, "serve_apps.live.process"))
+        return await asyncio.to_thread(_build, self._config, self.name, self._ears)
 
     async def _preload(self) -> None:
         """Open the configured voices in the background."""
@@ -98,34 +89,11 @@ class LiveReplica:
                 )
 
 
-def build_engine(config: ServeConfig, name: str, ears: Any = None) -> tuple[LocalEngine, VoiceShelf]:
-    """The engine of a process, and where its voices come from. Streams have no form for a GPU: it computes here.
-
-    ears: handle of the deployment that hears for it; None: it hears itself.
-    """
-    from actors.content import ContentActor
-    from actors.live import LiveActor
-    from actors.pitch import PitchActor
-    from actors.threads import use_threads
-    from rocktop_ray.live.layout import LiveLayout
+def _build(config: ServeConfig, name: str, ears: Any) -> tuple[LocalEngine, VoiceShelf]:
     from serve_apps.live.ears import lines_to
-    from serve_apps.live.local import LocalEngine
-    from serve_apps.replicas import open_voices
+    from serve_apps.live.process import build_engine
 
-    live, lines = config.live, None if ears is None else lines_to(ears)
-    use_threads(live.threads)
-    shelf, voices = open_voices(config.model_copy(update={"device": "cpu"}))
-    actor = LiveActor(
-        voices,
-        ContentActor("cpu"),
-        PitchActor("cpu"),
-        layout=LiveLayout(**live.layout.model_dump()),
-        windows=LiveLayout(**live.windows.model_dump()),
-        extractor=live.pitch,
-        most=config.voices.max_loaded,
-        elsewhere=lines,
-    )
-    return LocalEngine(actor, live, name=name, closing=None if lines is None else lines.close), shelf
+    return build_engine(config, name, None if ears is None else lines_to(ears))
 
 
 class DeskReplica:
