@@ -227,7 +227,7 @@ def test_refusals_say_what_is_wrong(text: str, says: str) -> None:
         (b"\2" + bytes(19), "begins with 1"),
         (b"\1\0\1\0" + bytes(16), "begins with 1"),
         (b"\1\0\0\0" + bytes(15), "no whole number"),
-        (b"\1\0\0\0" + bytes(12 + 4 * 8001), "at most 1 s"),
+        (b"\1\0\0\0" + bytes(12 + 4 * 8001), "at most 8000 samples, 1 s; this one has 8001"),
         (b"\1\0\0\0" + b"\xff" * 12 + bytes(4), "positions"),
         (b"\1\x10\0\0" + bytes(16), "flags"),
         (b"\1\0\0\0" + bytes(12) + struct.pack("<ff", 0, math.nan), "not numbers"),

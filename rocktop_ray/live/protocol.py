@@ -104,7 +104,7 @@ def parse_audio(data: bytes, format: Format = "f32", rate: int = MOST_RATE) -> A
     if rest:
         raise ProtocolError(f"{len(data) - HEADER.size} bytes are no whole number of {format} samples")
     if count > rate * MOST_BLOCK_SECONDS:
-        raise ProtocolError(f"a block has at most {MOST_BLOCK_SECONDS:g} s; this one has {count / rate:.3g} s")
+        raise ProtocolError(f"a block has at most {int(rate * MOST_BLOCK_SECONDS)} samples, 1 s; this one has {count}")
     if format == "s16":
         samples = np.frombuffer(data, "<i2", offset=HEADER.size).astype(np.float32) / np.float32(32768)
     else:
