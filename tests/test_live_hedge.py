@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -76,13 +76,20 @@ async def pinged(path: Path, times: int = 20) -> None:
         await path.ping()
 
 
+Answer = Callable[[Any], Awaitable[Any]]
+
+
+@asynccontextmanager
+async def two_replicas(one: Answer, two: Answer) -> AsyncIterator[tuple[Replica, Replica, Path, Path]]:
+    """Both, and the ways there."""
+    async with Replica("one", one) as first, Replica("two", two) as second:
+        yield first, second, await Path.open(first.address), await Path.open(second.address)
+
+
 def test_a_silent_replica_is_not_waited_for() -> None:
     async def run() -> None:
-        async with (
-            Replica("one", lambda call: after(0.02, "first")) as one,
-            Replica("two", lambda call: after(0.02, call)) as two,
-        ):
-            first, second = await Path.open(one.address), await Path.open(two.address)
+        answers = (lambda call: after(0.02, "first")), (lambda call: after(0.02, call))
+        async with two_replicas(*answers) as (one, _, first, second):
             await pinged(first)
             one.runs.clear()
             began = time.monotonic()
@@ -99,11 +106,8 @@ def test_a_silent_replica_is_not_waited_for() -> None:
 
 def test_a_slow_replica_that_answers_pings_is_waited_for() -> None:
     async def run() -> None:
-        async with (
-            Replica("one", lambda call: after(0.3, "first")) as one,
-            Replica("two", lambda call: after(0.0, call)) as two,
-        ):
-            first, second = await Path.open(one.address), await Path.open(two.address)
+        answers = (lambda call: after(0.3, "first")), (lambda call: after(0.0, call))
+        async with two_replicas(*answers) as (_, two, first, second):
             for _ in range(3):
                 answer, whose = await hedged(first, "call", "spare", lambda: second)
                 # A test machine may stand still for a moment; then one call is made twice, and no second one soon.
@@ -115,11 +119,8 @@ def test_a_slow_replica_that_answers_pings_is_waited_for() -> None:
 
 def test_the_first_good_answer_counts() -> None:
     async def run() -> None:
-        async with (
-            Replica("one", lambda call: after(0.0, "first")) as one,
-            Replica("two", lambda call: after(60.0, call)) as two,
-        ):
-            first, second = await Path.open(one.address), await Path.open(two.address)
+        answers = (lambda call: after(0.0, "first")), (lambda call: after(60.0, call))
+        async with two_replicas(*answers) as (one, _, first, second):
             await pinged(first)
             one.runs.clear()
             asyncio.get_running_loop().call_later(0.4, one.runs.set)
@@ -128,6 +129,17 @@ def test_the_first_good_answer_counts() -> None:
             asyncio.get_running_loop().call_later(0.3, first.close)
             with pytest.raises(StageLostError):
                 await hedged(first, "call", "spare", lambda: None)
+
+    asyncio.run(run())
+
+
+def test_another_one_computes_at_once_when_a_replica_is_lost() -> None:
+    async def run() -> None:
+        answers = (lambda call: after(60.0, "first")), (lambda call: after(0.0, call))
+        async with two_replicas(*answers) as (_, __, first, second):
+            asyncio.get_running_loop().call_later(0.05, first.close)
+            assert await hedged(first, "call", "spare", lambda: second) == ("spare", second)
+            assert not first.alive
 
     asyncio.run(run())
 

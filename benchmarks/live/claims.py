@@ -146,8 +146,9 @@ def _killed(crowd: dict[str, Any], watched: Seen, replicas: int) -> list[Claim]:
     return [
         Claim(
             "a killed replica costs a live stream at most one block",
-            f"{len(watched.kills)} kills of one of {replicas}, while all was in time (waited {watched.postponed} s for"
-            f" that); blocks missed within {AFTER_KILL:g} s by stream and kill: {costs}; {others} at other times",
+            f"{len(watched.kills)} kills of one of {replicas}, while all was ready and in time (waited"
+            f" {watched.postponed} s for that); blocks missed within {AFTER_KILL:g} s by stream and kill: {costs};"
+            f" {others} at other times",
             bool(watched.kills)
             and max(costs, default=0) <= 1
             and all(stream["answered"] for stream in crowd["drifters"]),

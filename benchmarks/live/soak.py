@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +44,9 @@ _LOAD, _FIT = 0.67, 0.8
 _PAUSE = 8.0 / (os.cpu_count() or 1)
 """Seconds between two hostile clients of a kind: a flood costs the proxy seconds of computing."""
 _CALM = 5.0
-"""Seconds for which all must have been in time before a kill."""
+"""Seconds for which all must have been in time, and all replicas ready, before a kill."""
+_LOADED = 0.85
+"""Share of the largest replica's memory from which one has its voice."""
 
 
 @dataclass
@@ -65,7 +68,7 @@ class Watched:
     capacity: int = 0
     """Live streams that it would let in."""
     postponed: int = 0
-    """Seconds that kills waited for all to be in time."""
+    """Seconds that kills waited for all to be in time, and for the last one's successor to be ready."""
 
 
 def main() -> int:
@@ -160,6 +163,7 @@ def _watch(
     next_kill = began + (options.kill_every or 1e12)
     said, first, before, own = began, busy_seconds(), (began, busy_seconds()), 0.0
     used: dict[int, float] = {}
+    ready: dict[int, float] = {}
     while all(process.poll() is None for process in started):
         time.sleep(_SAMPLE)
         now = time.monotonic()
@@ -181,8 +185,10 @@ def _watch(
         audio = sum(_read(report).get("seconds", 0.0) for report in reports[:-1])
         audio += sum(stream["blocks"] for stream in drifters) * BLOCK / RATE
         replicas = service.replicas("Live")
-        if now >= next_kill and len(replicas) >= options.replicas:  # else the last one is not back yet
-            if w.busy[-1] < _FIT and all(_in_time(stream, now) for stream in drifters):
+        ready = {pid: ready.get(pid, now) for pid in _loaded(w, replicas)}
+        if now >= next_kill:
+            back = sum(since <= now - _CALM for since in ready.values()) >= options.replicas
+            if back and w.busy[-1] < _FIT and all(_in_time(stream, now) for stream in drifters):
                 next_kill = now + options.kill_every
                 service.kill(random.choice(replicas))
                 w.kills.append(time.monotonic())
@@ -207,6 +213,12 @@ def _watch(
 def next_speed(speed: float, busy: float) -> float:
     """Times real time at which undisturbed streams go next, by the share of the machine that is busy now."""
     return max(SLOWEST, speed * 0.8) if busy > _LOAD else min(_FASTEST, speed * 1.1)
+
+
+def _loaded(watched: Watched, replicas: Sequence[int]) -> list[int]:
+    """Those that have their voice, by the memory that they hold."""
+    held = {pid: series[-1][1] for pid, series in watched.memory.get("Live", {}).items() if pid in replicas}
+    return [pid for pid, mib in held.items() if mib >= _LOADED * max(held.values())]
 
 
 def _in_time(stream: dict[str, Any], now: float) -> bool:
