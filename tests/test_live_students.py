@@ -17,7 +17,7 @@ from rocktop_ray.models.listener import ListenerConfig, ListenerNet, ListenerStr
 from rocktop_ray.models.listener.causal import LeakyMean
 from rocktop_ray.models.listener.front import HOP, class_hz
 from rocktop_ray.models.listener.network import melody
-from rocktop_ray.models.listener.rows import RowLinear
+from rocktop_ray.models.packed_linear import RowLinear
 from rocktop_ray.models.singer.live_net import LiveConfig, LiveFrameNet, LiveNet
 from rocktop_ray.voices.student_format import (
     LISTENER,

@@ -142,12 +142,14 @@ def test_half_precision_between_blocks_changes_little() -> None:
 def test_weights_that_are_half_precision_are_multiplied_as_they_are() -> None:
     own = encoder("base", half=True)
     packed = HubertWeights(own._net, own._layer, None)
-    x = torch.randn(5, 32)
+    x = torch.randn(2, 5, 32)
     with torch.inference_mode():
         for layer in packed.layers:
-            assert (layer.qkv(x) - layer.layer.qkv(x)).abs().max() <= 1e-5
+            keys, values = torch.empty(2, 2, 5, 32)
+            attended = torch.stack([layer.layer._attend(each) for each in x])
+            assert (layer.attend(x, keys, values, None) - attended).abs().max() <= 1e-5
             assert (layer.feed(x) - layer.layer._feed(x)).abs().max() <= 1e-5
-    assert not len(packed.layers[0].qkv._weight) or "fbgemm" not in torch.backends.quantized.supported_engines
+    assert packed.layers[0].parts[0].qkv.halved or "fbgemm" not in torch.backends.quantized.supported_engines
 
 
 def test_statistics_run_over_the_stream() -> None:

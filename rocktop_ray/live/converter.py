@@ -13,6 +13,7 @@ import numpy as np
 
 from rocktop_ray.conversion import blend_protected
 from rocktop_ray.convert import Converter
+from rocktop_ray.crew import led
 from rocktop_ray.errors import SettingsError
 from rocktop_ray.live.acoustic import AcousticState, Draws, acoustic_stream
 from rocktop_ray.live.ears import Ears, EarsState
@@ -182,6 +183,16 @@ class LiveConverter:
         skip: Sequence[bool] | None = None,
     ) -> tuple[list[LiveState], list[Array]]:
         """``step`` for several streams, whose hops go through the networks together; within 1e-5 of one by one."""
+        return led(lambda: self._step_many(states, hops, settings, bypass, skip))
+
+    def _step_many(
+        self,
+        states: Sequence[LiveState],
+        hops: Sequence[Array],
+        settings: Sequence[ConvertSettings],
+        bypass: Sequence[bool],
+        skip: Sequence[bool] | None,
+    ) -> tuple[list[LiveState], list[Array]]:
         turns = self._entered(states, hops, settings)
         skips = skip or [False] * len(turns)
         rests = [cut or (dry and turn.state.wet == 0) for turn, dry, cut in zip(turns, bypass, skips, strict=True)]

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rocktop_ray.crew import shared, threads_here
 from rocktop_ray.models.hubert import Hubert, HubertConfig, Layer
 from rocktop_ray.models.packed_linear import PackedLinear
 
@@ -45,17 +47,63 @@ class HubertState:
     values: Tensor
 
 
+class _Part:
+    """Some heads of a layer, and as much of its perceptron: what is added to a row is the sum over parts.
+
+    So two threads share a layer with no more than a sum where each waits for the other (Shoeybi et al. 2019).
+    """
+
+    def __init__(self, layer: Layer, number: int, parts: int) -> None:
+        width, inner = len(layer.out.weight), len(layer.ffn_in.weight)
+        self.heads = layer.heads // parts
+        self.own = slice(number * width // parts, (number + 1) * width // parts)
+        """Its columns of queries, keys and values."""
+        wide = slice(number * inner // parts, (number + 1) * inner // parts)
+        qkv, bias = [each.detach().unflatten(0, (3, width))[:, self.own] for each in (layer.qkv.weight, layer.qkv.bias)]
+        first = float(number == 0)
+        self.qkv = PackedLinear(qkv.flatten(0, 1), bias.flatten())
+        self.out = PackedLinear(layer.out.weight[:, self.own], layer.out.bias * first)
+        self.ffn_in = PackedLinear(layer.ffn_in.weight[wide], layer.ffn_in.bias[wide])
+        self.ffn_out = PackedLinear(layer.ffn_out.weight[:, wide], layer.ffn_out.bias * first)
+
+    def attend(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention of rows ``[streams, n, width]``, the last ``n`` of ``[streams, past + n, width]`` keys and values,
+        of which its columns are set.
+        """
+        query, key, value = self.qkv(x).chunk(3, 2)
+        seen = [each[:, :, self.own] for each in (keys, values)]
+        for each, new in zip(seen, (key, value), strict=True):
+            each[:, -x.shape[1] :] = new
+        q, k, v = [each.unflatten(2, (self.heads, -1)).transpose(1, 2) for each in (query, *seen)]
+        return self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The perceptron."""
+        return self.ffn_out(F.gelu(self.ffn_in(x)))
+
+
 class _PackedLayer:
     """A layer, ready for few rows."""
 
     def __init__(self, layer: Layer) -> None:
         self.layer = layer
-        self.qkv, self.out = PackedLinear(layer.qkv), PackedLinear(layer.out)
-        self.ffn_in, self.ffn_out = PackedLinear(layer.ffn_in), PackedLinear(layer.ffn_out)
+        parts = 1 if layer.heads % 2 or len(layer.ffn_in.weight) % 2 else 2
+        self.parts = [_Part(layer, number, parts) for number in range(parts)]
+
+    def attend(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """See ``_Part``."""
+        return _sum(shared([partial(part.attend, x, keys, values, mask) for part in self.parts]))
 
     def feed(self, x: Tensor) -> Tensor:
         """The perceptron."""
-        return self.ffn_out(F.gelu(self.ffn_in(x)))
+        return _sum(shared([partial(part.feed, x) for part in self.parts]))
+
+
+def _sum(terms: list[Tensor]) -> Tensor:
+    first, *others = terms
+    for other in others:
+        first += other
+    return first
 
 
 class HubertWeights:
@@ -64,7 +112,7 @@ class HubertWeights:
     def __init__(self, net: Hubert, layer: int, final: nn.Linear | None) -> None:
         self.net, self.layer = net, layer
         self.layers = [_PackedLayer(block) for block in net.layers[:layer] if isinstance(block, Layer)]
-        self.final = None if final is None else PackedLinear(final)
+        self.final = None if final is None else PackedLinear(final.weight, final.bias)
         conv = net.positions.conv
         self.taps = conv.kernel_size[0]
         # [groups, taps * inputs, outputs]
@@ -121,24 +169,25 @@ class HubertStream:
             ]
         )
         past = max(state.known for state in states)
-        held = [
-            torch.stack([kept[:, self._left - past :].float() for kept in each])
-            for each in ([state.keys for state in states], [state.values for state in states])
-        ]
         mask = None
         if any(state.known < past for state in states):
             starts = torch.tensor([past - state.known for state in states])
             mask = (torch.arange(past + rows.shape[1] - self._reach)[None] >= starts[:, None])[:, None, None]
-        x, keys, values = self._layers(self._placed(rows), held[0], held[1], mask)
+        x = self._placed(rows)
+        keys, values = [
+            self._seen(kept, past, x.shape[1])
+            for kept in ([state.keys for state in states], [state.values for state in states])
+        ]
+        x = self._layers(x, keys, values, mask)
         units = x if self._weights.final is None else self._weights.final(x)
-        settled = keys.shape[2] - (x.shape[1] - fresh)
+        new = slice(past, past + fresh)
         after = [
             HubertState(
                 min(self._left, state.known + fresh),
                 *norm,
                 own[fresh:].clone(),
-                self._kept(key[:, :settled]),
-                self._kept(value[:, :settled]),
+                self._kept(state.keys, key[:, new]),
+                self._kept(state.values, value[:, new]),
             )
             for state, norm, own, key, value in zip(states, norms, rows, keys, values, strict=True)
         ]
@@ -166,7 +215,10 @@ class HubertStream:
         weights = [each.weights(audio) for each in stack[1:]]
         first = stack[0]
         norm = first.folded(centre, spread) if isinstance(first.norm, nn.GroupNorm) else first.weights(audio)
-        x = net.front_end.frames(audio, [norm, *weights])
+        frames, parts = net.config.frames(len(audio)), threads_here()
+        cuts = [(frames * part // parts, frames * (part + 1) // parts) for part in range(parts)]
+        heard = [audio[low * UNIT : (high - 1) * UNIT + net.config.receptive_field] for low, high in cuts if low < high]
+        x = torch.cat(shared([partial(net.front_end.frames, each, [norm, *weights]) for each in heard]))
         x = x if net.feature_norm is None else net.feature_norm(x)
         projected: Tensor = net.projection(x)
         return projected
@@ -184,29 +236,30 @@ class HubertStream:
         placed: Tensor = x if net.config.do_stable_layer_norm else net.norm(x)
         return placed
 
-    def _layers(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Units ``[streams, n, width]`` through all layers -> theirs, and keys and values of context and units."""
-        all_keys, all_values = [], []
+    def _seen(self, kept: list[Tensor], past: int, count: int) -> Tensor:
+        """``[streams, layers, past + n, width]``: the last ``past`` rows kept, and room for ``count``."""
+        layers, left, width = kept[0].shape
+        seen = torch.empty(len(kept), layers, past + count, width)
+        for own, each in zip(seen, kept, strict=True):
+            own[:, :past] = each[:, left - past :]
+        return seen
+
+    def _layers(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Units ``[streams, n, width]`` through all layers, beside keys and values that they add theirs to."""
         for number, packed in enumerate(self._weights.layers):
             layer = packed.layer
-            query, key, value = packed.qkv(layer.attention_norm(x) if layer.stable else x).chunk(3, 2)
-            key, value = torch.cat([keys[:, number], key], 1), torch.cat([values[:, number], value], 1)
-            q, k, v = [each.unflatten(2, (layer.heads, -1)).transpose(1, 2) for each in (query, key, value)]
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
-            x = x + packed.out(mixed)
+            heard = layer.attention_norm(x) if layer.stable else x
+            x = x + packed.attend(heard, keys[:, number], values[:, number], mask)
             if layer.stable:
                 x = x + packed.feed(layer.ffn_norm(x))
             else:
                 x = layer.attention_norm(x)
                 x = layer.ffn_norm(x + packed.feed(x))
-            all_keys.append(key)
-            all_values.append(value)
         net = self._net
         if net.config.do_stable_layer_norm and self._weights.layer == len(net.layers):
             x = net.norm(x)
-        return x, torch.stack(all_keys, 1), torch.stack(all_values, 1)
+        return x
 
-    def _kept(self, rows: Tensor) -> Tensor:
-        """The last ``left`` rows ``[layers, left, width]``, 0 before them."""
-        kept = F.pad(rows[:, -self._left :], (0, 0, max(0, self._left - rows.shape[1]), 0))
-        return kept.to(self._kept_type, copy=True)
+    def _kept(self, kept: Tensor, new: Tensor) -> Tensor:
+        """The last ``left`` of the rows kept ``[layers, left, width]`` and new ones, as many in all."""
+        return torch.cat([kept, new.to(self._kept_type)], 1)[:, -self._left :].clone()

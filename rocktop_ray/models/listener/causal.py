@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rocktop_ray.models.listener.rows import FEW, RowLinear
+from rocktop_ray.models.packed_linear import FEW, RowLinear
 
 _PART = 256
 

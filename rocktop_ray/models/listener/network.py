@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rocktop_ray.models.listener.causal import CausalStack, LeakyMean
 from rocktop_ray.models.listener.front import BINS, HOP, LONG_BANDS, SHORT_BANDS, Front, class_hz
-from rocktop_ray.models.listener.rows import RowLinear
+from rocktop_ray.models.packed_linear import RowLinear
 
 _AROUND = 4
 """Classes to each side of the strongest that take part in a frame's F0."""

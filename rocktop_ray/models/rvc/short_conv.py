@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,8 @@ OUTPUTS = 4
 _POINTS = (Fraction(0), Fraction(1), Fraction(-1), Fraction(1, 2), Fraction(-1, 2), Fraction(2), Fraction(-2))
 _ONE = _POINTS.index(Fraction(1))
 _MIN_CHANNELS = 32
+_MOST_VIEWS = 1000
+"""Convolutions whose views a workspace remembers."""
 
 
 class Workspace:
@@ -32,6 +34,7 @@ class Workspace:
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
+        self._views: dict[tuple[object, int], _Views] = {}
 
     def get(self, name: str, *shape: int) -> Tensor:
         """A float32 tensor with whatever values it held before."""
@@ -39,7 +42,37 @@ class Workspace:
         buffer = self._buffers.get(name)
         if buffer is None or buffer.numel() < size:
             buffer = self._buffers[name] = torch.empty(size)
+            self._views.clear()
         return buffer[:size].view(shape)
+
+    def views(self, conv: ShortConv, rows: int) -> _Views:
+        """How a convolution over ``rows`` rows uses the buffers, remembered: every view that is not made anew is one
+        less that threads of Python wait for each other at.
+        """
+        found = self._views.get((conv, rows))
+        if found is None:
+            found = conv.views(rows, self)
+            if len(self._views) >= _MOST_VIEWS:
+                self._views.clear()
+            self._views[conv, rows] = found
+        return found
+
+
+class _Views(NamedTuple):
+    """The buffers of one convolution by Toom-Cook tiles, as its operations want them."""
+
+    covered: int
+    strides: tuple[tuple[int, ...], tuple[int, ...]]
+    tiles: tuple[int, int, int]
+    cut: Tensor
+    flat: Tensor
+    values: Tensor
+    groups: list[Tensor]
+    products: Tensor
+    one: Tensor
+    points: Tensor
+    sums: Tensor
+    ordered: Tensor
 
 
 class RowConv(Protocol):
@@ -79,6 +112,7 @@ class ShortConv:
         self._outputs, self._inputs = outputs.float(), inputs.float()
         grouped = F.pad(weight.double(), (0, self.groups * size - taps)).unflatten(2, (self.groups, size))
         self._filters = torch.einsum("pj,oigj->gpio", filters, grouped).float().contiguous()
+        self._filter_groups = list(self._filters)
         self._taps = taps
         self.channels = weight.shape[0]
         self.bias = bias.clone()
@@ -89,32 +123,50 @@ class ShortConv:
         grouped = torch.einsum("jp,gpio->gjio", torch.linalg.pinv(filters), self._filters.double())
         return grouped.flatten(0, 1)[: self._taps].float().contiguous()
 
-    def __call__(self, x: Tensor, rows: int, out: Tensor, work: Workspace, residual: Tensor | None = None) -> None:
-        """See ``RowConv``."""
-        gap, channels = self.dilation, x.shape[1]
+    def views(self, rows: int, work: Workspace) -> _Views:
+        """See ``Workspace.views``."""
+        gap, channels = self.dilation, self.channels
         wide = gap * channels
         tiles = -(-rows // (OUTPUTS * gap))
         inner = tiles + self.groups - 1
-        covered = tiles * OUTPUTS * gap
-        overlapping = x.as_strided((self.points, inner, wide), (wide, OUTPUTS * wide, 1))
+        # Both at their largest, before any view of them.
+        work.get("a", self.points * max(inner, tiles) * wide)
+        work.get("b", max(self.points * inner, OUTPUTS * tiles) * wide)
         cut = work.get("a", self.points, inner, wide)
-        torch._C._nn.leaky_relu(overlapping, SLOPE, out=cut)
         values = work.get("b", self.points, inner * wide)
-        torch.mm(self._inputs, cut.flatten(1), out=values)
-        values = values.view(self.points, inner * gap, channels)
+        apart = values.view(self.points, inner * gap, channels)
         products = work.get("a", self.points, tiles * gap, channels)
-        torch.bmm(values[:, : tiles * gap], self._filters[0], out=products)
-        for group in range(1, self.groups):
-            products.baddbmm_(values[:, group * gap : (group + tiles) * gap], self._filters[group])
-        products[_ONE].add_(self.bias)  # at the point 1 a value counts once in every output
         sums = work.get("b", OUTPUTS, tiles * wide)
-        torch.mm(self._outputs, products.view(self.points, -1), out=sums)
-        ordered = sums.view(OUTPUTS, tiles, wide).transpose(0, 1)
-        target = out[:covered].view(tiles, OUTPUTS, wide)
+        return _Views(
+            tiles * OUTPUTS * gap,
+            ((self.points, inner, wide), (wide, OUTPUTS * wide, 1)),
+            (tiles, OUTPUTS, wide),
+            cut,
+            cut.flatten(1),
+            values,
+            [apart[:, group * gap : (group + tiles) * gap] for group in range(self.groups)],
+            products,
+            products[_ONE],
+            products.view(self.points, -1),
+            sums,
+            sums.view(OUTPUTS, tiles, wide).transpose(0, 1),
+        )
+
+    def __call__(self, x: Tensor, rows: int, out: Tensor, work: Workspace, residual: Tensor | None = None) -> None:
+        """See ``RowConv``."""
+        v = work.views(self, rows)
+        torch._C._nn.leaky_relu(x.as_strided(*v.strides), SLOPE, out=v.cut)
+        torch.mm(self._inputs, v.flat, out=v.values)
+        torch.bmm(v.groups[0], self._filter_groups[0], out=v.products)
+        for group in range(1, self.groups):
+            v.products.baddbmm_(v.groups[group], self._filter_groups[group])
+        v.one.add_(self.bias)  # at the point 1 a value counts once in every output
+        torch.mm(self._outputs, v.points, out=v.sums)
+        target = out[: v.covered].view(v.tiles)
         if residual is None:
-            target.copy_(ordered)
+            target.copy_(v.ordered)
         else:
-            torch.add(residual[:covered].view(tiles, OUTPUTS, wide), ordered, out=target)
+            torch.add(residual[: v.covered].view(v.tiles), v.ordered, out=target)
 
 
 class DirectConv:

@@ -16,25 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rocktop_ray.models.rvc.few_rows import for_few_rows
-from rocktop_ray.models.rvc.hifigan import SLOPE
-from rocktop_ray.models.rvc.short_conv import RowConv, Workspace
+from rocktop_ray.models.rvc.short_conv import Workspace
 from rocktop_ray.models.rvc.source import HarmonicMix, PhaseSum
+from rocktop_ray.models.rvc.stage_stream import StageState, StageStream
 from rocktop_ray.models.rvc.stream_source import Phase, sines_from, start_phase
-from rocktop_ray.models.rvc.tiled import LAST_SLOPE, Stage, TiledDecoder, silence
+from rocktop_ray.models.rvc.tiled import LAST_SLOPE, TiledDecoder, silence
 from rocktop_ray.protocols import Array, Noise
 
 _ENDLESS = 2**62
-
-
-@dataclass(frozen=True)
-class StageState:
-    """What one upsampling stage remembers."""
-
-    inputs: Tensor
-    """The last rows before the upsampling, rectified."""
-    rows: Tensor
-    """The last rows before each residual convolution, one convolution after the other: ``[rows, channels]``."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +58,16 @@ class DecoderStream:
         self.hop = tiles.hop
         self._tiles, self._mix, self._rate, self._phase_sum = tiles, mix, sample_rate, phase_sum
         lag, rate = len(tiles.pre) // 2, 1
+        spare: deque[Workspace] = deque()
         self._stages = []
         for stage in tiles.stages:
             lag, rate = lag * stage.rate + stage.padding, rate * stage.rate
-            self._stages.append(_StageStream(stage, lag, rate))
+            self._stages.append(StageStream(stage, lag, rate, spare))
             lag += stage.reach
         self._edge = tiles.post.shape[1] // 2
         self.delay = lag + self._edge
         """Samples by which the wave lags behind the frames."""
         self._heard = max(stage.heard for stage in self._stages)
-        self._spare: deque[Workspace] = deque()
 
     def begin(self) -> DecoderState:
         """The state before the first frame."""
@@ -138,12 +127,10 @@ class DecoderStream:
         for tap in range(1, len(tiles.pre)):
             x.addmm_(joined[tap : tap + frames], tiles.pre[tap])
         silence(x, state.frames - len(tiles.pre) // 2, total)
-        work = self._spare.pop() if self._spare else Workspace()
         stages = []
         for stage, held in zip(self._stages, state.stages, strict=True):
-            kept, x = stage.step(held, x, state.frames, source, total, work)
+            kept, x = stage.step(held, x, state.frames, source, total)
             stages.append(kept)
-        self._spare.append(work)
         rows = torch.cat([state.last, F.leaky_relu_(x, LAST_SLOPE)])
         parts = rows @ tiles.post
         wave = parts[: len(x), 0].clone()
@@ -179,130 +166,3 @@ class DecoderStream:
         )
         mixed = self._mix(sines[None])[0, 0]
         return phase, torch.cat([state.source, silence(mixed, state.frames * self.hop, total * self.hop)])
-
-
-class _StageStream:
-    """One upsampling with its source and residual blocks; ``lag`` rows behind the frames once upsampled."""
-
-    def __init__(self, stage: Stage, lag: int, rate: int) -> None:
-        self._stage, self._lag, self._rate = stage, lag, rate
-        blocks = [[[for_few_rows(conv, rate) for conv in step] for step in block] for block in stage.blocks]
-        self._blocks = [_chain(block, stage.reach) for block in blocks]
-        self._back = max(chain.back for chain in self._blocks)
-        """Rows before the new ones that the blocks' first convolutions need. They share them."""
-        self._kept = sum(chain.kept for chain in self._blocks)
-        self.heard = 0 if stage.noise is None else lag * stage.stride + stage.noise_padding
-        """Samples of the source before a block that its rows still need."""
-
-    def begin(self) -> StageState:
-        """Nothing but the 0 before the first frame."""
-        stage = self._stage
-        return StageState(
-            torch.zeros(stage.reads - 1, stage.runs.shape[1]), torch.zeros(self._kept + self._back, stage.width)
-        )
-
-    def step(
-        self, state: StageState, x: Tensor, frames: int, source: Tensor, total: int, work: Workspace
-    ) -> tuple[StageState, Tensor]:
-        """Rows ``[n, wide]`` after ``frames`` frames -> rows ``[n * rate, width]``, later by the blocks' reach."""
-        stage, count, back = self._stage, len(x), self._back
-        rows = count * stage.rate
-        low, end = frames * self._rate - self._lag, total * self._rate
-        joined = torch.cat([state.inputs, F.leaky_relu_(x, SLOPE)])
-        signal = work.get("signal", back + rows + stage.slack, stage.width)
-        signal[:back] = state.rows[self._kept :]
-        made = signal[back : back + rows].view(count, -1)
-        torch.addmm(stage.bias, joined[stage.reads - 1 :], stage.runs[0], out=made)
-        for run in range(1, stage.reads):
-            made.addmm_(joined[stage.reads - 1 - run :][:count], stage.runs[run])
-        if stage.noise is not None:
-            taps = len(stage.noise)
-            first = len(source) - count * stage.rate * stage.stride - self.heard
-            heard = source[first:][: (rows - 1) * stage.stride + taps]
-            signal[back : back + rows].addmm_(heard.unfold(0, taps, stage.stride), stage.noise)
-        silence(signal[back : back + rows], low, end)
-        signal[back + rows :].zero_()
-        kept = torch.empty_like(state.rows)
-        kept[self._kept :] = signal[rows : rows + back]
-        out = torch.empty(rows, stage.width)
-        place = 0
-        for number, chain in enumerate(self._blocks):
-            part = slice(place, place + chain.kept)
-            made = self._residual(
-                chain, signal[back - chain.back :], rows, low, end, state.rows[part], kept[part], work
-            )
-            place += chain.kept
-            if number == 0:
-                out.copy_(made)
-            else:
-                out.add_(made)
-        return StageState(joined[count:].clone(), kept), silence(out, low - stage.reach, end)
-
-    def _residual(
-        self,
-        chain: _Chain,
-        current: Tensor,
-        rows: int,
-        low: int,
-        end: int,
-        held: Tensor,
-        kept: Tensor,
-        work: Workspace,
-    ) -> Tensor:
-        """One block: ``current`` and the rows ``held`` of its other convolutions -> ``rows`` rows, and what is kept."""
-        low -= chain.waits
-        place = 0
-        entering = current
-        for turn, link in enumerate(chain.links):
-            if link.opens:
-                entering = current
-            back = link.next_back
-            target = work.get(f"rows {turn % 3}", back + rows + self._stage.slack, self._stage.width)
-            low -= link.conv.reach
-            link.conv(current, rows, target[back:], work, None if link.skip is None else entering[link.skip :])
-            target[back + rows :].zero_()
-            silence(target[back : back + rows], low, end)
-            if back:
-                target[:back] = held[place : place + back]
-                kept[place : place + back] = target[rows : rows + back]
-                place += back
-            current = target
-        return current[:rows]
-
-
-@dataclass(frozen=True)
-class _Link:
-    """A convolution of a residual block."""
-
-    conv: RowConv
-    opens: bool
-    """Whether its input is also that of a residual connection, which begins ``skip`` rows into it where it ends."""
-    skip: int | None
-    next_back: int
-    """Rows before the new ones that the next convolution needs."""
-
-
-@dataclass(frozen=True)
-class _Chain:
-    """A residual block."""
-
-    links: list[_Link]
-    waits: int
-    """Rows that it stays behind, so that it ends where its slowest neighbour does."""
-    back: int
-    """Rows of the stage's signal before the new ones that it needs."""
-    kept: int
-    """Rows before all its convolutions but the first."""
-
-
-def _chain(block: list[list[RowConv]], slowest: int) -> _Chain:
-    reaches = [conv.reach for step in block for conv in step]
-    links: list[_Link] = []
-    for step in block:
-        skip = 2 * step[0].reach - sum(conv.reach for conv in step)
-        for conv in step:
-            following = reaches[len(links) + 1 :]
-            back = 2 * following[0] if following else 0
-            links.append(_Link(conv, conv is step[0], skip if conv is step[-1] else None, back))
-    waits = slowest - sum(reaches)
-    return _Chain(links, waits, waits + 2 * reaches[0], 2 * sum(reaches[1:]))

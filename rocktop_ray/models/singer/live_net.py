@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rocktop_ray.errors import SettingsError
 from rocktop_ray.models.listener.causal import CausalStack, apart, settle, stacked
-from rocktop_ray.models.listener.rows import RowLinear
+from rocktop_ray.models.packed_linear import RowLinear
 from rocktop_ray.models.singer.network import REFERENCE_HZ
 
 
