@@ -13,8 +13,8 @@ from pathlib import Path
 
 from serve_apps.priority import hold_back, let_go, may_return
 
-_SECONDS = 0.05
-"""Between two looks."""
+_SECONDS = 0.2
+"""Between two looks, each of which reads a small file for every thread of the parent."""
 _LONGEST = 60.0
 """That a process is held back."""
 

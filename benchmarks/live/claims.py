@@ -15,8 +15,8 @@ _SETTLED = {"Live": 20.0}
 """Seconds until a process has loaded what it needs; 60 for others. Replicas do not live long here."""
 _LIKENESS = 50.0
 """dB of undisturbed streams over their difference to the same ones in process."""
-AFTER_KILL = 8.0
-"""Seconds after a kill in which what went wrong is put down to it."""
+AFTER_KILL = 15.0
+"""Seconds after a kill in which what went wrong is put down to it: until another replica has started."""
 _MEMORY = ("Live", "Gateway", "LiveDesk", "proxy", "undisturbed client")
 
 

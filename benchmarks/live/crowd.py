@@ -50,16 +50,21 @@ class Crowd:
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
-        self.tell()
+        self.tell(whole=True)
 
-    def tell(self) -> None:
-        """The report so far."""
+    def tell(self, *, whole: bool = False) -> None:
+        """The report so far. ``whole``: with the times of all answers, which take long to write."""
         endings = {name: dict(found) for name, found in self.endings.items()}
-        told = {"endings": endings, "badly": self.badly[:100], "drifters": self.drifters}
+        shortly = {} if whole else {"answers": []}
+        drifters = [{**facts, **shortly, "flagged": facts["flagged"][0 if whole else -10 :]} for facts in self.drifters]
+        told = {"endings": endings, "badly": self.badly[:100], "drifters": drifters}
         put(Path(self._job["report"]), told)
 
     async def _hostile(self, name: str) -> None:
         while not self._stop.exists():
+            if Path(self._job["hush"]).exists():
+                await asyncio.sleep(0.2)
+                continue
             ending = await tried(name, self._job["url"], self._job["voice"])
             self.endings[name][ending] += 1
             if not well_told(name, ending):
