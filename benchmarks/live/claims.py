@@ -34,6 +34,7 @@ class Seen(Protocol):
 
     memory: dict[str, dict[int, list[tuple[float, float]]]]
     kills: list[float]
+    restless: list[float]
     unhealthy: int
     looks: int
     wall: float
@@ -141,14 +142,15 @@ def _undisturbed(steady: Sequence[dict[str, Any]], crowd: dict[str, Any], watche
 def _killed(crowd: dict[str, Any], watched: Seen, replicas: int) -> list[Claim]:
     if not watched.kills and not watched.postponed:
         return []
-    costs = cost_of_kills(crowd, watched.kills)
-    others = sum(missed([seq for _, _, seq in stream["flagged"]]) for stream in crowd["drifters"]) - sum(costs)
+    costs, restless = cost_of_kills(crowd, watched.kills), cost_of_kills(crowd, watched.restless)
+    others = sum(missed([seq for _, _, seq in stream["flagged"]]) for stream in crowd["drifters"])
+    others -= sum(costs) + sum(restless)
     return [
         Claim(
             "a killed replica costs a live stream at most one block",
             f"{len(watched.kills)} kills of one of {replicas}, while all was ready and in time (waited"
             f" {watched.postponed} s for that); blocks missed within {AFTER_KILL:g} s by stream and kill: {costs};"
-            f" {others} at other times",
+            f" {restless} after kills while it was not; {others} at other times",
             bool(watched.kills)
             and max(costs, default=0) <= 1
             and all(stream["answered"] for stream in crowd["drifters"]),

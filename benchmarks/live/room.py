@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from rocktop_ray.errors import RocktopError
 from rocktop_ray.live.client import LiveClient
 from rocktop_ray.live.events import Event
 from rocktop_ray.live.messages import Start, Stats
+
+_LOADED = 0.85
+"""Share of the largest replica's memory from which one has its voice."""
 
 
 async def capacity(url: str, voice: str) -> int:
@@ -44,3 +48,9 @@ async def seats(url: str, voice: str) -> int:
     except RocktopError:
         return -1
     return seen[-1] if seen else -1
+
+
+def loaded(memory: Mapping[int, Sequence[tuple[float, float]]], replicas: Sequence[int]) -> list[int]:
+    """Those that have their voice, by what they hold. memory: MiB over seconds by process."""
+    held = {pid: series[-1][1] for pid, series in memory.items() if pid in replicas}
+    return [pid for pid, mib in held.items() if mib >= _LOADED * max(held.values())]

@@ -48,13 +48,13 @@ class Service:
         """Where streams are."""
         return self.url.replace("http://", "ws://") + "/v1/stream"
 
-    def processes(self) -> list[Process]:
-        """All that belongs to it."""
-        return list(family(self.pid, processes()))
+    def processes(self, among: dict[int, Process] | None = None) -> list[Process]:
+        """All that belongs to it. among: what runs on this machine, if that is known already."""
+        return list(family(self.pid, processes() if among is None else among))
 
-    def replicas(self, deployment: str) -> list[int]:
+    def replicas(self, deployment: str, among: dict[int, Process] | None = None) -> list[int]:
         """Processes of a deployment's replicas that stand."""
-        found = [process for process in self.processes() if role(process) == deployment]
+        found = [process for process in self.processes(among) if role(process) == deployment]
         return [process.pid for process in found if "__init__" not in process.title]
 
     def kill(self, pid: int) -> None:

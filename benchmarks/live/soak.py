@@ -14,8 +14,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +26,10 @@ from benchmarks.compare import BUILD, ROOT
 from benchmarks.live.claims import AFTER_KILL, Claim, claims, markdown
 from benchmarks.live.hostile import HOSTILE
 from benchmarks.live.machine import described, processes, put
-from benchmarks.live.room import capacity, seats
+from benchmarks.live.room import capacity, loaded, seats
 from benchmarks.live.service import Service, role, serving
 from benchmarks.load import busy_seconds
+from serve_apps.priority import come_forward, stand_back
 
 FOLDER = BUILD / "live" / "soak"
 _SAMPLE = 2.0
@@ -40,16 +41,16 @@ RATE, BLOCK = 44_100, 1764
 """Of those that sing in real time."""
 SLOWEST, _FASTEST = 1.1, 20.0
 """Times real time of undisturbed streams."""
-_LOAD, _FIT = 0.67, 0.8
+_LOAD, _FIT = 0.67, 0.9
 """Shares of the machine: above the first undisturbed streams slow down, above the second nobody is killed."""
 _PAUSE = 8.0 / (os.cpu_count() or 1)
 """Seconds between two hostile clients of a kind: a flood costs the proxy seconds of computing."""
 _CALM = 5.0
 """Seconds for which all must have been in time, and all replicas ready, before a kill."""
+_LONGEST = 30.0
+"""Seconds that a kill waits for that."""
 _HUSH = _CALM + 3.0
 """Seconds before a kill from which no hostile clients come; those that are there may end."""
-_LOADED = 0.85
-"""Share of the largest replica's memory from which one has its voice."""
 
 
 @dataclass
@@ -59,6 +60,9 @@ class Watched:
     memory: dict[str, dict[int, list[tuple[float, float]]]] = field(default_factory=dict)
     """MiB by role and process over seconds."""
     kills: list[float] = field(default_factory=list)
+    """When all had been in time for a while."""
+    restless: list[float] = field(default_factory=list)
+    """Kills after waiting for that in vain."""
     unhealthy: int = 0
     looks: int = 0
     wall: float = 0.0
@@ -141,8 +145,10 @@ def _soak(service: Service, options: argparse.Namespace) -> tuple[Watched, list[
     watched = Watched(capacity=asyncio.run(capacity(service.socket_url, options.voice)))
     print(f"{watched.capacity} live streams would be let in", file=sys.stderr, flush=True)
     started = [_started(module, number, job) for number, (module, job) in enumerate(jobs)]
+    stand_back(threading.get_native_id())  # to look at all processes takes long enough to be heard
     try:
         _watch(service, started, [*reports, told[0]], watched, options)
+        come_forward(threading.get_native_id())
         stop.touch()
         for process in started:
             with suppress(subprocess.TimeoutExpired):
@@ -173,7 +179,8 @@ def _watch(
         now = time.monotonic()
         w.wall = now - began
         known = bool(used)
-        for process in [*service.processes(), *(each for pid, each in processes().items() if pid in names)]:
+        there = processes()
+        for process in [*service.processes(there), *(each for pid, each in there.items() if pid in names)]:
             own += process.cpu - used.get(process.pid, 0.0 if known else process.cpu)
             used[process.pid] = process.cpu
             name = names.get(process.pid) or role(process)
@@ -188,29 +195,31 @@ def _watch(
         drifters = _read(reports[-1]).get("drifters", [])
         audio = sum(_read(report).get("seconds", 0.0) for report in reports[:-1])
         audio += sum(stream["blocks"] for stream in drifters) * BLOCK / RATE
-        if now >= next_kill - _HUSH or (w.kills and now < w.kills[-1] + AFTER_KILL):
+        last_kill = max([*w.kills, *w.restless], default=0.0)
+        if now >= next_kill - _HUSH or now < last_kill + AFTER_KILL:
             (FOLDER / "hush").touch()
         else:
             (FOLDER / "hush").unlink(missing_ok=True)
-        replicas = service.replicas("Live")
-        ready = {pid: ready.get(pid, now) for pid in _loaded(w, replicas)}
+        replicas = service.replicas("Live", there)
+        ready = {pid: ready.get(pid, now) for pid in loaded(w.memory.get("Live", {}), replicas)}
         if now >= next_kill:
             back = sum(since <= now - _CALM for since in ready.values()) >= options.replicas
-            if back and w.busy[-1] < _FIT and all(_in_time(stream, now) for stream in drifters):
+            calm = w.busy[-1] < _FIT and all(_in_time(stream, now) for stream in drifters)
+            if back and (calm or now >= next_kill + _LONGEST):
                 next_kill = now + options.kill_every
                 service.kill(random.choice(replicas))
-                w.kills.append(time.monotonic())
+                (w.kills if calm else w.restless).append(time.monotonic())
             else:
                 w.postponed += round(_SAMPLE)
         if now > said + 30:
             said = now
             print(
                 f"{w.wall:.0f} s, {audio / 60:.1f} of {options.minutes:g} min of audio, undisturbed {speed:.1f} times "
-                f"real time, {w.busy[-1]:.0%} busy, {len(w.kills)} kills",
+                f"real time, {w.busy[-1]:.0%} busy, {len(w.kills) + len(w.restless)} kills",
                 file=sys.stderr,
                 flush=True,
             )
-        judged = bool(w.kills) or not options.kill_every
+        judged = bool(last_kill) or not options.kill_every
         if audio >= 60 * options.minutes and judged and now > next_kill - options.kill_every + AFTER_KILL:
             return
         if w.wall > 60 * options.most_wall:
@@ -221,12 +230,6 @@ def _watch(
 def next_speed(speed: float, busy: float) -> float:
     """Times real time at which undisturbed streams go next, by the share of the machine that is busy now."""
     return max(SLOWEST, speed * 0.8) if busy > _LOAD else min(_FASTEST, speed * 1.1)
-
-
-def _loaded(watched: Watched, replicas: Sequence[int]) -> list[int]:
-    """Those that have their voice, by the memory that they hold."""
-    held = {pid: series[-1][1] for pid, series in watched.memory.get("Live", {}).items() if pid in replicas}
-    return [pid for pid, mib in held.items() if mib >= _LOADED * max(held.values())]
 
 
 def _in_time(stream: dict[str, Any], now: float) -> bool:

@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 from contextlib import suppress
+from functools import cache
 
 _CLONE_FILES = 0x400
 _MOST = 512
@@ -21,8 +22,9 @@ _MOST = 512
 _SECONDS = 1.0
 
 
+@cache
 def hang_out(host: str) -> int | None:
-    """Begin to hold one; the port that it hangs at. None where the system has no such threads, or allows none."""
+    """The port of this process's lifeline. None where the system has no such threads, or allows none."""
     if sys.platform != "linux":
         return None
     found: list[int] = []
