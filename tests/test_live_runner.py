@@ -386,6 +386,16 @@ def test_silent_clients_and_clients_that_do_not_read_are_sent_away() -> None:
     run(work, silence=0.8, unread=0.3)
 
 
+def test_the_first_statistics_count_their_own_session() -> None:
+    async def work(stage: Stage) -> None:
+        client = await Client(stage, sung(0.2), [HOP], START).connect()
+        while not client.of(messages.Stats):
+            assert await client.hear(60)
+        assert client.of(messages.Stats)[0].sessions == 1
+
+    run(work)
+
+
 def test_who_has_said_the_end_may_be_silent_until_all_is_out() -> None:
     async def work(stage: Stage) -> None:
         stage.engine.slow = 1.5

@@ -244,7 +244,6 @@ class Runner:
     async def _attend(self) -> None:
         """The desk hears of the session every second, and keeps it: should this gateway be killed, little is lost."""
         while True:
-            await asyncio.sleep(RENEW_SECONDS)
             try:
                 self._house = await self._seat.renew()
                 if self._house.wanted:
@@ -254,6 +253,7 @@ class Runner:
                 raise
             except RocktopError as error:
                 _log.warning("live desk not reached", extra={"why": error.message})
+            await asyncio.sleep(RENEW_SECONDS)
 
     async def _park(self) -> None:
         save = self._course.save
