@@ -156,7 +156,7 @@ class LiveConfig(_Section):
     labels: dict[str, str] = {}
     """Labels that a node must have."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
-    """Torch threads per replica. Hops are so short that more gain little."""
+    """Torch threads per replica. Exact voices gain little by more; RVC voices need two (docs/live-serve.md)."""
     ears: EarsConfig = EarsConfig()
     """With ``placement: split``; else each replica hears for itself."""
     pitch: str | None = None

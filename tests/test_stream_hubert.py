@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rocktop_ray.crew import led
 from rocktop_ray.features.content.hubert import HubertEncoder
 from rocktop_ray.live.content import ContentWindow
 from rocktop_ray.live.state import pack, unpack
@@ -95,6 +96,20 @@ def test_heard_at_once_is_the_whole(variant: str) -> None:
     ours = streamed(encoder(variant), wave, fresh=40, ahead=0)
     reference = whole(encoder(variant), wave, 1)
     assert np.abs(ours - reference[1:40]).max() <= 1e-4 * np.abs(reference).max()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_threads_that_share_a_block_make_the_same(variant: str) -> None:
+    """Up to rounding: the front end's frames are cut between them (``crew.shared``)."""
+    own, wave = encoder(variant), audio(40)
+    alone = streamed(own, wave, fresh=8, ahead=2)
+    usual = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        together = led(lambda: streamed(own, wave, fresh=8, ahead=2))
+    finally:
+        torch.set_num_threads(usual)
+    assert np.abs(together - alone).max() <= 1e-4 * np.abs(alone).max()
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 4])

@@ -37,7 +37,7 @@ def live(
     ] = None,
     block: Annotated[
         float | None,
-        typer.Option(help="Block in ms, 20-1000. Default: 40; here 100 for most voices.", min=20, max=1000),
+        typer.Option(help="Block in ms, 20-1000. Default: 40; here 160 for most voices.", min=20, max=1000),
     ] = None,
     rate: Annotated[
         int | None,

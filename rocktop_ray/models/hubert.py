@@ -115,7 +115,7 @@ def strided_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: 
     frames = (time - kernel) // stride + 1
     x = x.contiguous()
     group = kernel if channels == 1 else stride  # thin windows: one copy of them is cheaper than several products
-    y = x.new_empty(frames, width) if bias is None else bias.expand(frames, width).contiguous()
+    y = x.new_empty(frames, width) if bias is None else bias.repeat(frames, 1)
     for tap in range(0, kernel, group):
         taps = min(group, kernel - tap)
         start = x.storage_offset() + tap * channels
