@@ -15,8 +15,8 @@ from serve_apps.priority import hold_back, let_go, may_return
 
 _SECONDS = 0.2
 """Between two looks, each of which reads a small file for every thread of the parent."""
-_LONGEST = 60.0
-"""That a process is held back."""
+_LONGEST = 15.0
+"""That a process is held back: where others compute all the time, it would never be ready."""
 
 
 def nurse() -> None:

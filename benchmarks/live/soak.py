@@ -34,6 +34,8 @@ from serve_apps.priority import come_forward, stand_back
 FOLDER = BUILD / "live" / "soak"
 _SAMPLE = 2.0
 """Seconds between two looks at memory."""
+_ASK = 20.0
+"""Between two questions whether the service is ready: each makes it ask its store and its stages."""
 _RESUME = 10.0
 _CROWDS = 2
 """Processes of the crowd; the undisturbed streams' come behind them."""
@@ -171,7 +173,7 @@ def _watch(
     began, random, speed = time.monotonic(), Random(0), SLOWEST
     names = {process.pid: "crowd" if n < _CROWDS else "undisturbed client" for n, process in enumerate(started)}
     next_kill = began + (options.kill_every or 1e12)
-    said, first, before, own = began, busy_seconds(), (began, busy_seconds()), 0.0
+    said, asked, first, before, own = began, began, busy_seconds(), (began, busy_seconds()), 0.0
     used: dict[int, float] = {}
     ready: dict[int, float] = {}
     while all(process.poll() is None for process in started):
@@ -185,9 +187,10 @@ def _watch(
             used[process.pid] = process.cpu
             name = names.get(process.pid) or role(process)
             w.memory.setdefault(name, {}).setdefault(process.pid, []).append((w.wall, process.resident))
-        w.looks += 1
+        if now > asked + _ASK:
+            asked, w.looks = now, w.looks + 1
+            w.unhealthy += not service.healthy()
         w.foreign = max(0.0, busy_seconds() - first - own) / w.wall
-        w.unhealthy += not service.healthy()
         w.busy.append((busy_seconds() - before[1]) / (now - before[0]) / (os.cpu_count() or 1))
         before = now, busy_seconds()
         speed = next_speed(speed, w.busy[-1])

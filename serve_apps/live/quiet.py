@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from serve_apps.priority import come_forward, stand_back
 
-_PATIENCE = 20.0
+_PATIENCE = 10.0
 """Seconds after which what is loaded stands back less: on a machine without any rest it would never come to an end."""
 _T = TypeVar("_T")
 
