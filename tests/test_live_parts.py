@@ -119,6 +119,7 @@ def test_many_sessions_are_saved_less_often(crowd: int, every: int) -> None:
         course.add(Block(seq, seq * block, np.zeros(block, np.float32), how))
         batch = course.batch()
         saved.append(course.wants_save(batch))
+        course.gave(batch, save=saved[-1])
         course.took(batch, [cut.samples for cut in batch], b"state" if saved[-1] else None, [False] * len(batch))
     assert saved == [(seq + 1) % every == 0 for seq in range(10)]
 

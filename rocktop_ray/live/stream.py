@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import asdict
 from typing import Any
 
@@ -106,6 +107,12 @@ class LiveStream:
         self._lanes.append(lane)
         self._states.append(begun)
         return lane.delay
+
+    def fork(self) -> LiveStream:
+        """Another stream that goes on from here. Next to free: what both hold is never changed in place."""
+        other = copy(self)
+        other._lanes, other._states = list(self._lanes), list(self._states)
+        return other
 
     def feed(self, block: Array) -> Array:
         """``[samples]`` at the client's rate -> as many, ``delay`` samples late. Raises AudioError; the stream then

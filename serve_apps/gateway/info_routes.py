@@ -27,8 +27,9 @@ from serve_apps.requests import DEFAULT_FORMAT
 from serve_apps.services import Services
 from serve_apps.spool import Spool
 
-_REMEMBERED = 2.0
-"""Seconds for which the store is taken to be as it was found."""
+_WELL, _AMISS = 10.0, 2.0
+"""Seconds for which all is taken to be as it was found. To look takes Python's lock from live streams of this process
+for tens of milliseconds, as Serve tells the whole of its status."""
 _PATIENCE = 5.0
 _log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ def router(services: Services) -> APIRouter:
 
 
 class Readiness:
-    """Asks the store and whoever converts, at most every two seconds."""
+    """Asks the store and whoever converts, but not with every probe."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -134,7 +135,7 @@ class Readiness:
     async def check(self) -> None:
         """Raises NotReadyError, which says what is amiss."""
         async with self._guard:
-            if time.monotonic() - self._at > _REMEMBERED:
+            if time.monotonic() - self._at > (_AMISS if self._error else _WELL):
                 self._error = await self._look()
                 self._at = time.monotonic()
         if self._error:

@@ -1,7 +1,7 @@
 """Whether all deadlines can be kept with one session more, by what hops were measured to cost.
 
-Streams of one voice are computed together: ``fixed + each * n`` seconds for a hop of ``n``. Sessions are spread over
-the replicas, so the fixed part is paid by every replica that has one of them.
+Streams of one voice are computed together: ``fixed + each * n`` seconds for a hop of ``n``. At worst
+sessions are spread over the replicas, and the fixed part is paid by every replica that has one of them.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Answers:
         self.delay, self.joiner, self.at = delay, joiner, at
         self.blocks: deque[Block] = deque()
         self.waiting = 0
-        """Samples of the blocks that are not answered."""
+        """Samples of the blocks that the client has no answer to."""
         self._wet = np.zeros(0, np.float32) if wet is None else wet
         self.covered = at + len(self._wet)
         """Position up to which the converted has come. Behind ``at`` where answers could not wait for it."""
@@ -49,7 +49,7 @@ class Answers:
     def expect(self, block: Block) -> None:
         """A block to be answered."""
         self.blocks.append(block)
-        self.waiting += len(block.samples)
+        self.waiting += 0 if block.known else len(block.samples)
         self._dry = np.concatenate([self._dry, block.samples])
 
     def cover(self, position: int, wave: Array, *, rested: bool = False) -> None:
@@ -119,7 +119,7 @@ class Answers:
         if block.last:
             flags |= Flags.LAST
         self._wet = self._wet[there:]
-        self.at, self.waiting = block.end, self.waiting - length
+        self.at, self.waiting = block.end, self.waiting - (0 if block.known else length)
         self._forget()
         return Answer(block, Audio(block.seq, block.position, np.concatenate(parts), flags))
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from actors.threads import use_threads_here
-from rocktop_ray.errors import StageLostError
+from rocktop_ray.errors import StageLostError, StateMissingError
 from rocktop_ray.live.stream import LiveStream, feed_many
 from rocktop_ray.protocols import Array
 from serve_apps.live.engine import Piece
@@ -35,12 +35,16 @@ class Run:
     slice: int
     """Samples of a turn at most."""
     live: bool
+    after: Run | None = None
+    """The feed before it of the same stream, where that may be under way still."""
     waves: list[Array] = field(default_factory=list)
     """Of the pieces that are done."""
     seconds: float = 0.0
     """Spent on the turns that it took part in."""
     waited: float = 0.0
     together: int = 1
+    left: LiveStream | None = None
+    """Once all is done: the stream as it was then. ``stream`` may have gone on."""
     future: Future[Run] = field(default_factory=Future)
     _arrived: float = field(default_factory=time.perf_counter)
     _turns: int = 0
@@ -68,7 +72,21 @@ class Run:
         if self._done >= len(self.pieces[len(self.waves)].samples):
             self.waves.append(self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts))
             self._parts, self._done = [], 0
-        return len(self.waves) == len(self.pieces)
+        if len(self.waves) < len(self.pieces):
+            return False
+        self.left = self.stream.fork()
+        return True
+
+    def ready(self) -> bool:
+        """Whether its stream has come to it. Raises StateMissingError if it never will: the feed before it failed."""
+        if self.after is None:
+            return True
+        if not self.after.future.done():
+            return False
+        if self.after.left is None:
+            raise StateMissingError("the feed before this one failed: send the state along")
+        self.after = None
+        return True
 
 
 class Batcher:
@@ -155,7 +173,11 @@ class Batcher:
         for run in queue:
             if run.future.cancelled():
                 continue
-            fits = run.stream.converter is first and len(batch) < self._most
+            try:
+                fits = run.ready() and run.stream.converter is first and len(batch) < self._most
+            except StateMissingError as error:
+                _settle(run.future, None, error)
+                continue
             (batch if fits else rest).append(run)
         queue.clear()
         queue.extend(rest)

@@ -42,7 +42,7 @@ class Course:
     """A session from ``save`` on. ``kept_seconds``: of answers that a save holds, as the client may not have got them.
 
     ``how``, ``asked`` and ``delay`` hold for the block that comes next; after a change of voice, answers are as late as
-    the old one's for a while. ``fed`` counts pieces, as ``Cut.index`` does.
+    the old one's for a while. ``fed`` counts the pieces that were given to the engine, as ``Cut.index`` does.
     """
 
     def __init__(self, save: Save, delay: int, kept_seconds: float) -> None:
@@ -56,6 +56,8 @@ class Course:
         self._kept = round(kept_seconds * save.head.rate)
         self.ending, self.samples = False, 0
         """Whether no more blocks come, and then the samples that came."""
+        self._asked = save.fed
+        """Position of the last state that was asked for."""
         self.crowd = 1
         """Sessions of this gateway, itself included."""
         for block in save.blocks:
@@ -117,6 +119,12 @@ class Course:
             found.append(cut)
         return found
 
+    def gave(self, batch: Sequence[Cut], *, save: bool) -> None:
+        """The engine was given these pieces. ``save``: it was asked for the state behind them."""
+        self.fed = batch[-1].index + 1
+        if save:
+            self._asked = batch[-1].end
+
     def wants_save(self, batch: Sequence[Cut]) -> bool:
         """Whether the state behind these pieces is to be kept. Not within a flush: nobody resumes there."""
         if self.ending:
@@ -126,7 +134,7 @@ class Course:
         if coming is not None and coming.how.voice != batch[-1].how.voice:
             return True
         often = min(FREE_SAVE, LIVE_SAVE * max(1.0, self.crowd / 2)) if self.head.live else FREE_SAVE
-        return end - self.save.fed >= often * self.head.rate
+        return end - max(self._asked, self.save.fed) >= often * self.head.rate
 
     def before(self, batch: Sequence[Cut]) -> list[Cut] | None:
         """The pieces between the save and a batch; None if they are many, or of another voice."""
@@ -141,7 +149,6 @@ class Course:
         """The engine's answer to a batch; the answers that it makes possible."""
         for cut, wave, rest in zip(batch, waves, rested, strict=True):
             self.answers.cover(cut.position, wave, rested=rest)
-        self.fed = batch[-1].index + 1
         answers = self._count(self.answers.ready())
         if state is not None and self.answers.covered == batch[-1].end:
             self._keep(batch[-1], state)
@@ -153,7 +160,7 @@ class Course:
 
     def rewind(self) -> None:
         """Feed all pieces since the save again."""
-        self.fed = self.save.index
+        self.fed, self._asked = self.save.index, self.save.fed
 
     def parked(self) -> Save:
         """The save with all that came since."""

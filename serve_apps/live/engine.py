@@ -31,7 +31,8 @@ class Piece:
 class Feed:
     """The next pieces of a session.
 
-    The pieces of one session are fed in order, one feed after the other: the next one when the last has ended.
+    The pieces of one session are fed in order, one feed after the other: the next one when the last has ended, or
+    where ``Fed.queues`` said so, while it is still under way.
     """
 
     session: str
@@ -71,6 +72,8 @@ class Fed:
     delay: int = 0
     """Samples in the client's rate by which the last piece is late. After a change of voice it is the old voice's until
     the new one has taken over."""
+    queues: bool = False
+    """Whether the next feed may come before this one is answered: both go to one process, in order."""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,17 @@
-"""Feeds the engine with the pieces of one session, and repairs what a lost replica breaks."""
+"""Feeds the engine with the pieces of one session, and repairs what a lost replica breaks.
+
+While one feed is under way, the next one may follow it already, so that a block that came late does not hold up all
+that come after it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from rocktop_ray.errors import RocktopError, StageLostError, StateMissingError
 from serve_apps.live.course import Course
@@ -18,14 +23,26 @@ from serve_apps.live.tape import Cut
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _REST, _LONGEST_REST = 1.0, 8.0
+_AHEAD = 2
+"""Feeds that are under way at once, where the engine takes more than one."""
 _SOON = 10.0
 """Seconds within which falling behind again means that there is too much to do."""
 
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Given:
+    """A feed that is under way."""
+
+    batch: Sequence[Cut]
+    feed: Feed
+    rested: Sequence[bool]
+    answer: asyncio.Task[Fed]
+
+
 class Feeder:
-    """One call to the engine at a time.
+    """Calls to the engine, in order.
 
     Args:
         course: whose pieces are fed.
@@ -43,6 +60,8 @@ class Feeder:
     ) -> None:
         self._course, self._engine, self._limits, self._tally, self._line = course, engine, limits, tally, line
         self._work = asyncio.Event()
+        self._given: deque[_Given] = deque()
+        self._queues = False
         self._send_state = course.save.state is not None
         self._replay = course.save.state is not None
         self._lost_at: float | None = None
@@ -60,13 +79,19 @@ class Feeder:
 
     async def run(self) -> None:
         """Feed for ever. Raises StageLostError when nobody took over in time, and what else the engine raises."""
-        while True:
-            while not self._course.behind:
+        try:
+            while True:
                 self._work.clear()
-                await self._work.wait()
-            await self._once()
+                if self._given and self._given[0].answer.done():
+                    await self._took(self._given.popleft())
+                elif self._course.behind and len(self._given) < (_AHEAD if self._queues else 1):
+                    self._give()
+                else:
+                    await self._work.wait()
+        finally:
+            await self._drop()
 
-    async def _once(self) -> None:
+    def _give(self) -> None:
         course = self._course
         batch = course.batch(all_since=self._replay)
         rested = self._resting(batch, time.monotonic())
@@ -84,11 +109,23 @@ class Feeder:
             want_state=course.wants_save(batch),
             live=course.head.live,
         )
+        answer = asyncio.create_task(self._fed(feed, self._spare(feed, batch)))
+        answer.add_done_callback(lambda _: self._work.set())
+        course.gave(batch, save=feed.want_state)
+        self._given.append(_Given(batch, feed, rested, answer))
+
+    async def _fed(self, feed: Feed, spare: Feed | None) -> Fed:
+        async with asyncio.timeout(self._limits.hang):
+            return await self._engine.feed(feed, spare)
+
+    async def _took(self, given: _Given) -> None:
+        """The engine answered the first of the feeds that are under way."""
+        course, feed = self._course, given.feed
         try:
-            async with asyncio.timeout(self._limits.hang):
-                fed = await self._engine.feed(feed, self._spare(feed, batch))
+            fed = given.answer.result()
         except StateMissingError as error:
-            if feed.state is not None or course.fed == course.save.index == 0:
+            await self._drop()
+            if feed.state is not None or feed.seq == course.save.index == 0:
                 await self._mourn(error)
             self._again()
             return
@@ -102,7 +139,15 @@ class Feeder:
             return
         self._recovered(feed, fed)
         course.answers.delay = fed.delay or course.answers.delay
-        self._line.told(course.took(batch, fed.waves, fed.state, rested))
+        self._line.told(course.took(given.batch, fed.waves, fed.state, given.rested))
+
+    async def _drop(self) -> None:
+        """Nobody waits for what is under way any more."""
+        given = [each.answer for each in self._given]
+        self._given.clear()
+        for answer in given:
+            answer.cancel()
+        await asyncio.gather(*given, return_exceptions=True)
 
     def _spare(self, feed: Feed, batch: Sequence[Cut]) -> Feed | None:
         """The feed as another replica needs it; None where nobody waits for it."""
@@ -114,6 +159,7 @@ class Feeder:
 
     def _recovered(self, feed: Feed, fed: Fed) -> None:
         self._tally.fed(fed)
+        self._queues = fed.queues
         self._send_state = self._replay = False
         self._pause = _FIRST_PAUSE
         if self._lost_at is not None:
@@ -125,11 +171,13 @@ class Feeder:
 
     def _again(self) -> None:
         self._course.rewind()
+        self._queues = False
         self._send_state = self._replay = True
 
     async def _mourn(self, error: BaseException) -> None:
         """A replica is lost: another one gets the state, and the pieces since."""
         now = time.monotonic()
+        await self._drop()
         self._again()
         self._tally.lost()
         if self._lost_at is None:

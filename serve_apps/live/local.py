@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from actors.live import LiveVoice
 from rocktop_ray.errors import AudioError
@@ -58,6 +59,8 @@ class LocalEngine:
         self._batcher = Batcher(self._config.threads, self._config.batch, Metrics().live_turn)
         self._kept = KeptStreams(self._config.kept)
         self._files = ThreadPoolExecutor(2, "live-files")
+        self._orders: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By session: feeds that came together are queued in their order."""
         self._refs: OrderedDict[str, VoiceRef] = OrderedDict()
         self._costs: dict[str, tuple[asyncio.Task[HopCost], float]] = {}
 
@@ -77,21 +80,38 @@ class LocalEngine:
         """See ``engine.LiveEngine``."""
         if not feed.pieces or any(not len(piece.samples) for piece in feed.pieces):
             raise AudioError("a feed has at least one piece, and a piece at least one sample")
-        needed = split_state(feed.state)[0] if feed.state is not None else ()
-        opened = {ref.id: (await self._opened(ref)).converter for ref in (*needed, feed.voice)}
-        stream = stream_of(feed, self._kept, opened, needed)
-        run = Run(stream, feed.pieces, _slice(stream), feed.live)
-        await asyncio.wrap_future(self._batcher.submit(run))
-        self._kept.put(feed.session, feed.seq + len(feed.pieces), stream)
+        order = self._orders.setdefault(feed.session, asyncio.Lock())
+        async with order:
+            run, done = await self._submitted(feed)
+        try:
+            await done
+        except BaseException:
+            self._kept.drop(feed.session, run)
+            raise
+        left = run.left or run.stream
         return Fed(
             waves=tuple(run.waves),
-            state=join_state(stream, self._refs) if feed.want_state else None,
+            state=join_state(left, self._refs) if feed.want_state else None,
             seconds=run.seconds,
             waited=run.waited,
             replica=self._name,
             together=run.together,
-            delay=stream.delay,
+            delay=left.delay,
+            queues=True,
         )
+
+    async def _submitted(self, feed: Feed) -> tuple[Run, asyncio.Future[Run]]:
+        needed = split_state(feed.state)[0] if feed.state is not None else ()
+        opened = {ref.id: (await self._opened(ref)).converter for ref in (*needed, feed.voice)}
+        last = self._kept.last(feed) if feed.state is None else None
+        if last is not None and last.stream.converter is not opened[feed.voice.id]:  # another voice begins here
+            await asyncio.wait({asyncio.wrap_future(last.future)})
+            last = self._kept.last(feed)
+        self._kept.drop(feed.session)
+        stream = stream_of(feed, last, opened, needed)
+        run = Run(stream, feed.pieces, _slice(stream), feed.live, after=last)
+        self._kept.put(feed.session, feed.seq + len(feed.pieces), run)
+        return run, asyncio.wrap_future(self._batcher.submit(run))
 
     async def warm(self, voice: VoiceRef) -> None:
         """Make a voice ready, and know what it costs. Raises as ``open``."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from serve_apps.jobs.remote import Refused
 from serve_apps.live.door import LEAVING, PING, Address, quick
+from serve_apps.live.engine import HopCost
 from serve_apps.live.frames import BUFFER_BYTES, FrameReader, lost, write_frame
 from serve_apps.live.lifeline import until_death
 from serve_apps.live.pulse import Pulse
@@ -25,8 +26,8 @@ class Path:
         self.replica = address.replica
         self.leaving = False
         """Whether the replica is about to stop."""
-        self.voices: set[str] = set()
-        """Ids of those that were opened over this path."""
+        self.voices: dict[str, HopCost] = {}
+        """Those that were opened over this path, by id, with what they cost there."""
         self.opening: set[str] = set()
         self._reader, self._writer = reader, writer
         self._numbers = itertools.count(PING + 1)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from serve_apps.orders import VoiceRef
 LOOK_SECONDS = 1.5
 _FORGET_SECONDS = 60.0
 _ASK_SECONDS = 5.0
+_FULL = 0.5
+"""Share of a hop that computing it may take in a replica before sessions go to another one."""
 _HUNG_SECONDS = 1.0
 """For a look around by somebody who knows of replicas: one that hangs holds it up."""
 _WHO = "the process that computes this stream"
@@ -68,10 +70,10 @@ class Paths:
         """The path of a session; None: over Serve. Raises StageLostError."""
         path = self.at(session)
         if path is None or not path.alive or path.silent:
-            path = self._least(self._alive(), voice)
+            path = self._best(self._alive(), voice)
             if path is None:
                 await self.all()
-                path = self._least(self._alive(), voice)
+                path = self._best(self._alive(), voice)
         if path is not None:
             self.settle(session, path, voice)
         return path
@@ -89,7 +91,7 @@ class Paths:
     def besides(self, path: Path, voice: VoiceRef) -> Path | None:
         """Another one that can take a session of the voice at once."""
         ready = (other for other in self._alive() if other is not path and voice.id in other.voices)
-        return self._least([other for other in ready if not other.silent], voice)
+        return self._best([other for other in ready if not other.silent], voice)
 
     def may_leave(self, path: Path, voice: VoiceRef) -> bool:
         """Whether a session of ``path`` had better go, and has where to."""
@@ -119,16 +121,8 @@ class Paths:
     def _alive(self) -> list[Path]:
         return [path for path in self._paths.values() if path.alive]
 
-    def _least(self, among: Sequence[Path], voice: VoiceRef) -> Path | None:
-        """The path for another session: one that answers before one that does not, one that stays before one that
-        leaves, one with the voice before one without, one with few sessions before one with many.
-        """
-        sessions = Counter(home.path.replica for home in self._home.values())
-        return min(
-            among,
-            key=lambda path: (path.silent, path.leaving, voice.id not in path.voices, sessions[path.replica]),
-            default=None,
-        )
+    def _best(self, among: Sequence[Path], voice: VoiceRef) -> Path | None:
+        return best(among, voice.id, Counter(home.path.replica for home in self._home.values()))
 
     def _watch(self) -> None:
         if self._watching is None or self._watching.done():
@@ -186,11 +180,25 @@ class Paths:
             _log.info("a voice is not ready everywhere", extra={"reason": str(error)[:200]})
 
 
+def best(among: Sequence[Path], voice: str, sessions: Mapping[str, int]) -> Path | None:
+    """The path for another session of a voice: one that answers before one that does not, one that stays before one
+    that leaves, one with the voice before one without; then the one with the most sessions that has room, as streams
+    computed together cost far less than apart, else the one with the fewest. ``sessions``: by replica.
+    """
+
+    def key(path: Path) -> tuple[bool, bool, bool, bool, int, str]:
+        count, cost = sessions.get(path.replica, 0), path.voices.get(voice)
+        room = cost is not None and cost.fixed + cost.each * (count + 1) <= _FULL * cost.hop
+        return path.silent, path.leaving, cost is None, not room, -count if room else count, path.replica
+
+    return min(among, key=key, default=None)
+
+
 async def _opened(path: Path, voice: VoiceRef, call: Any) -> StreamFacts:
     path.opening.add(voice.id)
     try:
         facts: StreamFacts = await path.call(call)
-        path.voices.add(voice.id)
+        path.voices[voice.id] = facts.cost
         return facts
     finally:
         path.opening.discard(voice.id)

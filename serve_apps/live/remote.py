@@ -62,7 +62,7 @@ class ServeEngine:
             feed = replace(feed, state=state)
         if path is None:
             fed: Fed = await self._over_serve("feed", (feed,))
-            return fed
+            return replace(fed, queues=False)
         moves = self._paths.may_leave(path, feed.voice)
         if moves:
             feed = replace(feed, want_state=True)
@@ -78,7 +78,7 @@ class ServeEngine:
         if moves and fed.state is not None:
             self._moving[feed.session] = (feed.seq + len(feed.pieces), fed.state)
             self._paths.part(feed.session)
-        return fed
+        return replace(fed, queues=False) if moves else fed
 
     async def forget(self, session: str) -> None:
         """See ``engine.LiveEngine``."""
