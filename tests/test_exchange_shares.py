@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rocktop_ray.errors import SettingsError, TrainingError
 from train_loops.exchange.groups import Worker, arrange, describe
-from train_loops.exchange.shares import SpeedMeter, sizes, slots, step_seconds
+from train_loops.exchange.shares import SpeedMeter, sizes, slots
 
 SPEEDS = st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=12)
 
@@ -51,7 +51,6 @@ def test_known_divisions():
     assert sizes(2, [1, 4, 2]) == [0, 1, 1]
     assert sizes(3, [1e9, 1, 1]) == [1, 1, 1]
     assert sizes(0, [1, 2]) == [0, 0]
-    assert step_seconds([12, 4], [6.0, 1.0]) == 4.0
 
 
 @pytest.mark.parametrize("speeds", [[], [0, 1], [-1, 2], [float("nan")], [float("inf"), 1]])

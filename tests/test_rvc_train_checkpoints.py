@@ -10,7 +10,7 @@ import golden_data
 import numpy as np
 import pytest
 import torch
-from toy_training import toy_batch, toy_examples, toy_recipe, toy_step, trained_toy
+from toy_training import toy_batch, toy_examples, toy_recipe, toy_step, trained_toy, written
 
 from rocktop_ray.errors import TrainingError, UnsafeFileError, VoiceFormatError
 from rocktop_ray.models.rvc.config import SynthesizerConfig
@@ -23,7 +23,7 @@ from rocktop_ray.voices.safe_load import load_pickle_tensors
 from train_loops.rvc import checkpoints
 from train_loops.rvc.batches import BatchPlan, collate
 from train_loops.rvc.checkpoints import Progress
-from train_loops.rvc.export import export_voice, trained_voice
+from train_loops.rvc.export import trained_voice
 from train_loops.rvc.reference_files import (
     resume_reference,
     start_from_pretrained,
@@ -79,7 +79,7 @@ def test_a_checkpoint_before_the_first_step_and_of_other_sizes(tmp_path):
     with pytest.raises(VoiceFormatError, match=r"b\.safetensors"):
         checkpoints.restore(tmp_path / "b.safetensors", toy_step())
     with pytest.raises(VoiceFormatError, match="no training checkpoint"):
-        checkpoints.read_recipe(export_voice(trained_voice(step, epochs=1), tmp_path, "v")[1])
+        checkpoints.read_recipe(written(trained_voice(step, epochs=1), tmp_path / "v.safetensors"))
 
 
 def test_reference_checkpoints_go_there_and_back(tmp_path):
@@ -154,7 +154,7 @@ def test_files_that_ask_for_code_are_not_started_from(tmp_path):
 def test_the_exported_voice_converts_and_can_be_trained_on(tmp_path):
     step, _ = trained_toy()
     voice = trained_voice(step, epochs=7, licence="CC-BY-4.0", training_data="abc123", extra={"author": "a singer"})
-    pth, ours = export_voice(voice, tmp_path, "toy")
+    pth, ours = written(voice, tmp_path / "toy.pth"), written(voice, tmp_path / "toy.safetensors")
     waves = []
     for path in (pth, ours):
         opened = open_voice(path)

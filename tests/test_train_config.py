@@ -150,6 +150,7 @@ def test_what_hydra_refuses_is_said_in_one_line(override: str, message: str) -> 
         ("stop.epochs=many", "stop.epochs must be int"),
         ("stop.gain=0.9", "stop.gain must be 0 to 0.5"),
         ("start.kind=voice", "start.kind=voice wants start.voice"),
+        ("start.kind=checkpoint", "start.kind=checkpoint wants start.generator and start.discriminator"),
         ("name=a/b", "name must be a plain name"),
     ],
 )

@@ -29,13 +29,14 @@ from train_loops.rvc import finish as finishing
 from train_loops.rvc.account import public
 from train_loops.rvc.callbacks import ValidationResult
 from train_loops.rvc.checkpoints import Progress, save
-from train_loops.rvc.export import trained_voice
-from train_loops.rvc.finish import BestVoice, finish, run_voice
+from train_loops.rvc.export import plain_voice, run_voice, strange, trained_voice
+from train_loops.rvc.finish import BestVoice, finish
 from train_loops.rvc.history import History, read_history
 from train_loops.rvc.networks import fresh
 from train_loops.rvc.recipe import stock, tiny
+from train_loops.rvc.reference_files import resume_reference
 from train_loops.rvc.resolve import recipe_for
-from train_loops.rvc.step import AdversarialStep
+from train_loops.rvc.step import PARTS, AdversarialStep
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +181,20 @@ def test_without_validation_the_last_checkpoint_counts(dataset, tmp_path):
     assert finish(config, storage, dataset, outcome(7, 5, 0.5)).step == 7
 
 
+def test_the_last_checkpoint_for_other_trainers(dataset, tmp_path):
+    storage, step = open_storage(tmp_path), a_step(dataset)
+    step.run([toy_batch(step.recipe)], step=0, epoch=0)
+    save(tmp_path / "checkpoints/0007/run.safetensors", step, Progress(7, 3, 1))
+    config = settings(dataset, export={"index": False, "checkpoint": True})
+    done = finish(config, storage, dataset, outcome(7))
+    assert done.account["trainer_files"] == ["D_7.pth", "G_7.pth"]
+    assert {file.key for file in done.files} == {"anna.pth", "anna.safetensors"}
+    went_on = a_step(dataset)
+    assert resume_reference(went_on, tmp_path / "G_7.pth", tmp_path / "D_7.pth") == 3
+    for part in PARTS:
+        assert same(dict(step.weights[part]), dict(went_on.weights[part]))
+
+
 def test_names(dataset, tmp_path):
     step = a_step(dataset)
     for number, (name, installed) in enumerate({"Änna 2!": "Änna 2", "bundle": "voice bundle"}.items()):
@@ -221,7 +236,7 @@ def test_the_small_file_of_a_stock_voice(dataset, tmp_path, name, f0, count):
     config = settings(dataset, export={"author": "me"})
     voice = run_voice(step, 70, 5, name="anna", dataset=about, export=config.export, judged=judged(0.5))
     path = tmp_path / "anna.pth"
-    path.write_bytes(finishing.pth_bytes(finishing.plain_voice(voice)))
+    path.write_bytes(finishing.pth_bytes(plain_voice(voice)))
     data = torch.load(path, weights_only=True)
     assert list(data) == ["weight", "config", "info", "sr", "f0", "version", *_APPLIO, "training_data"]
     assert data["config"] == _CONFIGS[name] and list(map(type, data["config"])) == list(map(type, _CONFIGS[name]))
@@ -238,7 +253,7 @@ def test_the_small_file_of_a_stock_voice(dataset, tmp_path, name, f0, count):
     assert ("enc_p.emb_pitch.weight" in weight) == ("dec.m_source.l_linear.weight" in weight) == f0
     assert data["config"][-3] == weight["emb_g.weight"].shape[0]
     assert path.stat().st_size < 2 * sum(tensor.numel() for tensor in weight.values()) + 200_000
-    assert finishing.strange(voice) == []
+    assert strange(voice) == []
     again = read_rvc(path)
     assert again.content_name == about["networks"]["encoder"] and again.config == recipe.synthesizer
 

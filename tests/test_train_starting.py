@@ -9,7 +9,7 @@ import pytest
 import torch
 from http_server import fixed, serving
 from safetensors.torch import load_file, save_file
-from toy_training import toy_recipe, toy_step, trained_toy
+from toy_training import toy_recipe, toy_step, trained_toy, written
 
 from rocktop_ray.config.training import StartConfig
 from rocktop_ray.errors import (
@@ -30,9 +30,10 @@ from rocktop_ray.store.storage import open_storage
 from rocktop_ray.voices.library import VoiceLibrary
 from train_loops.rvc import checkpoints, starting
 from train_loops.rvc.checkpoints import Progress
-from train_loops.rvc.export import export_voice, trained_voice
+from train_loops.rvc.export import trained_voice
 from train_loops.rvc.pretrained_pair import PairInfo, read_info, start_from_pair, write_pair
 from train_loops.rvc.recipe import Recipe
+from train_loops.rvc.reference_files import write_reference
 from train_loops.rvc.starting import begin
 from train_loops.rvc.step import PARTS, AdversarialStep
 
@@ -74,7 +75,8 @@ def folder(trained, tmp_path_factory) -> Path:
     info = PairInfo(trained.recipe, "tiny", "hubert-v1", 4, "CC0-1.0", "abc", "a singer")
     write_pair(folder / "pair.safetensors", trained, info)
     checkpoints.save(folder / "run.safetensors", trained, Progress(step=4))
-    export_voice(trained_voice(trained, epochs=1), folder, "voice")
+    for name in ("voice.pth", "voice.safetensors"):
+        written(trained_voice(trained, epochs=1), folder / name)
     return folder
 
 
@@ -102,6 +104,24 @@ def test_files_of_rvc(trained, folder):
     assert begin(step, pretrained(folder / "f0G8k.pth")) == ["the discriminator is fresh"]
     assert same(trained, step, "generator")
     assert same(other_seed(), step, "discriminator")
+
+
+def test_a_run_of_rvc_goes_on_with_its_optimizers(trained, folder, tmp_path):
+    files = {part: tmp_path / f"{part[0].upper()}_40.pth" for part in PARTS}
+    for part, path in files.items():
+        write_reference(path, trained, part, epochs=12)
+    start = StartConfig("checkpoint", str(files["generator"]), str(files["discriminator"]))
+    step = toy_step()
+    assert begin(step, start) == [
+        "the optimizers go on, too, after 12 epochs elsewhere; steps and epochs are counted from 0"
+    ]
+    assert all(same(trained, step, part) for part in PARTS)
+    unbroken, batch = trained_toy.__wrapped__()  # not the one that others read
+    for one in (step, unbroken):
+        one.run([batch], step=4, epoch=0)
+    assert all(same(unbroken, step, part) for part in PARTS), "the moments of AdamW came along"
+    with pytest.raises(VoiceFormatError, match=r"optimizer state.*This run is"):
+        begin(other_seed(), StartConfig("checkpoint", str(folder / "f0G8k.pth"), str(folder / "f0D8k.pth")))
 
 
 def test_files_from_addresses_come_through_the_guard_and_stay(trained, folder, tmp_path):

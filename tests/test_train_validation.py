@@ -14,7 +14,7 @@ import torch
 from dataset_parts import RATE, job, song, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_training import toy_recipe, toy_step
+from toy_training import toy_recipe, toy_step, written
 from training_data import recipe_16k
 
 from rocktop_ray.config.training import ValidationConfig
@@ -27,10 +27,11 @@ from train_loops.dataset.reader import Dataset
 from train_loops.dataset.runners import LocalRunner
 from train_loops.rvc.batches import collate
 from train_loops.rvc.examples import Preparation, from_slice
-from train_loops.rvc.export import export_voice, trained_voice
+from train_loops.rvc.export import trained_voice
+from train_loops.rvc.held_out import choose
 from train_loops.rvc.recipe import Recipe
 from train_loops.rvc.step import PARTS, AdversarialStep
-from train_loops.rvc.validation import Validator, choose, validator_for
+from train_loops.rvc.validation import Validator, validator_for
 
 SMALL = ValidationConfig(slices=2, samples=1, metrics=False)
 
@@ -79,7 +80,7 @@ def test_what_is_measured_is_the_exported_voice(dataset, tmp_path):
     step, judge = toy_step(recipe), validator(recipe, dataset, replace(SMALL, slices=5))
     train(step, dataset, 3)
     result = judge.run(step)
-    opened = open_voice(export_voice(trained_voice(step, epochs=1, content_name="level"), tmp_path, "v")[1])
+    opened = open_voice(written(trained_voice(step, epochs=1, content_name="level"), tmp_path / "v.safetensors"))
     distances, frames = [], []
     for index in judge.slices:
         one = dataset.held_out[index]

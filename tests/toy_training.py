@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rocktop_ray.models.rvc.discriminator import DiscriminatorConfig
+from rocktop_ray.voices.rvc_format import RvcFile, write_rvc
 from train_loops.rvc.batches import Batch, collate
 from train_loops.rvc.examples import Example, Preparation, Prepared
 from train_loops.rvc.networks import fresh
@@ -75,3 +77,9 @@ def trained_toy(steps: int = 4) -> tuple[AdversarialStep, Batch]:
     for number in range(steps):
         step.run([batch], step=number, epoch=0)
     return step, batch
+
+
+def written(voice: RvcFile, path: Path) -> Path:
+    """A voice file."""
+    write_rvc(voice, path)
+    return path

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from rocktop_ray.config.mapping import made
 from rocktop_ray.errors import SettingsError
 
-Start = Literal["fresh", "bundle", "pretrained", "voice"]
+Start = Literal["fresh", "bundle", "pretrained", "checkpoint", "voice"]
 """Where the weights of a run come from."""
 
 
@@ -22,12 +22,13 @@ class StartConfig:
     """The first weights."""
 
     kind: Start = "fresh"
-    """``fresh``: random; ``bundle``: the pretrained pair that ships; ``pretrained``: files of RVC, Applio; ``voice``: a
-    finished voice, whose discriminator is fresh."""
+    """``fresh``: random; ``bundle``: the pretrained pair that ships; ``pretrained``: files of RVC, Applio;
+    ``checkpoint``: a run of RVC or Applio, with its optimizers; ``voice``: a finished voice, whose discriminator is
+    fresh."""
     generator: str = ""
-    """With ``pretrained``: path or URL of ``f0G48k.pth`` and its like."""
+    """With ``pretrained``: path or URL of ``f0G48k.pth`` and its like; with ``checkpoint``: of ``G_2333333.pth``."""
     discriminator: str = ""
-    """With ``pretrained``: the other half, ``f0D48k.pth``; empty = fresh."""
+    """With ``pretrained``: the other half, ``f0D48k.pth``; empty = fresh. With ``checkpoint``: ``D_2333333.pth``."""
     voice: str = ""
     """With ``voice``: name of an installed voice, or its file."""
 
@@ -122,6 +123,8 @@ class ExportConfig:
     """Also a retrieval index."""
     install: bool = False
     """Put it into the voice library of this machine."""
+    checkpoint: bool = False
+    """Also the last checkpoint as ``G_STEP.pth`` and ``D_STEP.pth``, with which RVC's trainer goes on."""
     licence: str = ""
     """Of the voice, e.g. an SPDX identifier."""
     author: str = ""
@@ -178,6 +181,8 @@ class TrainingConfig:
             problems.append(f"start.kind must be one of {', '.join(get_args(Start))}, not {self.start.kind!r}")
         if self.start.kind == "pretrained" and not self.start.generator:
             problems.append("start.kind=pretrained wants start.generator, e.g. f0G48k.pth")
+        if self.start.kind == "checkpoint" and not (self.start.generator and self.start.discriminator):
+            problems.append("start.kind=checkpoint wants start.generator and start.discriminator: G_*.pth and D_*.pth")
         if self.start.kind == "voice" and not self.start.voice:
             problems.append("start.kind=voice wants start.voice, a name or a file")
         for name, low, high in (

@@ -162,7 +162,7 @@ def main() -> None:
             speakers=SPEAKERS,
             defaults={"index_rate": given.index_rate, "rms_mix": 0.25, "unvoiced": "zero"},
             default_extractor="fcpe",
-            median_f0=median_f0(given.data),
+            median_f0=round(median_f0(given.data), 1),
             info="The bundle voice of rocktop-ray: a light female voice, English.",
             licence="GPL-3.0-or-later; see MODEL_CARD.md for the sources",
             credits=CREDITS,

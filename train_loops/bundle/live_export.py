@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
+from rocktop_ray.models.about import NetworkAbout
 from rocktop_ray.models.listener.network import ListenerConfig, ListenerNet
 from rocktop_ray.models.singer.live_net import LiveConfig, LiveFrameNet
-from rocktop_ray.voices.student_format import LISTENER, LIVE_NET, StudentAbout, write_student
+from rocktop_ray.voices.student_format import LISTENER, LIVE_NET, write_student
 from train_loops.bundle.live_run import sized
 
 LICENCE = "GPL-3.0-or-later; see MODEL_CARD.md for the sources"
@@ -25,7 +26,7 @@ CREDITS = (
 )
 
 
-def described(about: dict[str, Any], info: str) -> StudentAbout:
+def described(about: dict[str, Any], info: str) -> NetworkAbout:
     """What the file says, from what the run noted."""
     recipe: dict[str, object] = {
         name: about[name]
@@ -33,7 +34,14 @@ def described(about: dict[str, Any], info: str) -> StudentAbout:
         if name in about
     }
     recipe["minutes"] = round(about["minutes"], 1)
-    return StudentAbout("whisper-base", info, LICENCE, CREDITS, about["fingerprint"], recipe)
+    return NetworkAbout(
+        encoder="whisper-base",
+        info=info,
+        licence=LICENCE,
+        credits=CREDITS,
+        training_data=about["fingerprint"],
+        recipe=recipe,
+    )
 
 
 def main() -> None:

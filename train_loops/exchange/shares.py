@@ -101,11 +101,6 @@ def slots(count: int, speeds: Sequence[float]) -> list[range]:
     return [range(int(start), int(end)) for start, end in pairwise(ends)]
 
 
-def step_seconds(given: Sequence[int], speeds: Sequence[float]) -> float:
-    """How long a step takes, without exchange: that of the worker that needs longest. Speeds in examples/s."""
-    return max(size / speed for size, speed in zip(given, speeds, strict=True))
-
-
 def _proportion(wanted: np.ndarray, least: np.ndarray, count: int) -> np.ndarray:
     rest = np.where(least, 0, wanted)
     total = rest.sum()

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
+from rocktop_ray.config.training import ExportConfig
+from rocktop_ray.models.rvc.config import CONTENT_DIMS
 from rocktop_ray.models.rvc.weight_norm import state_by_file_name
-from rocktop_ray.voices.rvc_format import CONTENT_NAMES, RvcFile, write_rvc
+from rocktop_ray.voices.rvc_format import CONTENT_NAMES, RvcFile
+from train_loops.rvc.callbacks import ValidationResult
 from train_loops.rvc.step import AdversarialStep
 
 _POSTERIOR = "enc_q."
 _MRF = "MRF HiFi-GAN"
+_OWN_KEYS = ("score", "metrics")
+"""What our own files say beyond the keys of Applio."""
 
 
 def trained_voice(
@@ -54,12 +59,57 @@ def trained_voice(
     )
 
 
-def export_voice(voice: RvcFile, folder: str | Path, name: str) -> tuple[Path, Path]:
-    """Write ``name.pth`` (float16) and ``name.safetensors`` (as trained) into a folder; returns both paths.
+def run_voice(
+    step: AdversarialStep,
+    steps: int,
+    epochs: int,
+    *,
+    name: str,
+    dataset: Mapping[str, Any],
+    export: ExportConfig,
+    judged: ValidationResult | None = None,
+) -> RvcFile:
+    """The weights as they are now, after ``steps`` and ``epochs``, with Applio's keys and what is known of them.
 
-    Raises VoiceFormatError if a weight is too large for float16, or StorageError.
+    ``dataset`` as in ``Facts``. With ``judged`` the file also says ``score`` and ``metrics``.
     """
-    paths = (Path(folder) / f"{name}.pth", Path(folder) / f"{name}.safetensors")
-    for path in paths:
-        write_rvc(voice, path)
-    return paths
+    content = str(dataset["networks"]["encoder"])
+    extra: dict[str, Any] = {
+        "model_name": name,
+        "epoch": epochs,
+        "step": steps,
+        "embedder_model": "contentvec" if content in CONTENT_NAMES.values() else content,
+        "speakers_id": step.recipe.synthesizer.speakers,
+        "vocoder": "HiFi-GAN" if step.recipe.synthesizer.decoder == "hifigan" else "MRF HiFi-GAN",
+    }
+    if export.author:
+        extra["author"] = export.author
+    if judged is not None:
+        extra |= {"score": judged.score, "metrics": dict(judged.metrics)}
+    return trained_voice(
+        step,
+        epochs=epochs,
+        info=export.info,
+        content_name=content,
+        licence=export.licence,
+        training_data=str(dataset["fingerprint"]),
+        extra=extra,
+    )
+
+
+def plain_voice(voice: RvcFile) -> RvcFile:
+    """The same with no keys but those of RVC and Applio, for their ``.pth``."""
+    return replace(voice, extra={key: value for key, value in voice.extra.items() if key not in _OWN_KEYS})
+
+
+def strange(voice: RvcFile) -> list[str]:
+    """Why RVC, and Applio, cannot use the ``.pth`` of a voice; empty if they can."""
+    config, reasons = voice.config, []
+    if CONTENT_NAMES.get(config.content_dim) != voice.content_name or CONTENT_DIMS[voice.version] != config.content_dim:
+        reasons.append(f"it sings {voice.content_name} units of {config.content_dim} numbers")
+    dilations = 3 if config.resblock == "1" else 2
+    if any(len(each) != dilations for each in config.resblock_dilation_sizes):
+        reasons.append(f"their residual blocks have {dilations} dilations each")
+    if config.decoder != "hifigan":
+        reasons.append(f"only Applio has the decoder {config.decoder}")
+    return reasons

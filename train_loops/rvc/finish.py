@@ -1,7 +1,8 @@
 """What a run leaves: the best weights while it goes on, and at its end the voice, its index and an account of it.
 
 The files of a finished run in its ``Storage``: ``NAME.pth`` (float16, for RVC and Applio), ``NAME.safetensors`` (as
-trained), ``NAME.index`` (as RVC builds it) and ``run.json``. Nothing in them depends on the time of day, so finishing
+trained), ``NAME.index`` (as RVC builds it) and ``run.json``; if they are asked for also ``G_STEP.pth`` and
+``D_STEP.pth``, with which RVC's trainer goes on. Nothing in them depends on the time of day, so finishing
 again writes the same bytes.
 """
 
@@ -18,24 +19,22 @@ from typing import Any
 
 from rocktop_ray.config.training import ExportConfig, TrainingConfig
 from rocktop_ray.errors import ObjectMissingError, TrainingError, storage_errors
-from rocktop_ray.models.rvc.config import CONTENT_DIMS
 from rocktop_ray.store.storage import Storage
 from rocktop_ray.voices.library import VoiceLibrary
 from rocktop_ray.voices.names import clean_name
-from rocktop_ray.voices.rvc_format import CONTENT_NAMES, RvcFile, pth_bytes, read_rvc, safetensors_form
+from rocktop_ray.voices.rvc_format import RvcFile, pth_bytes, read_rvc, safetensors_form
 from train_loops.dataset.reader import Dataset
 from train_loops.index import MAX_VECTORS, build_index
 from train_loops.rvc.account import FinishedFile, account_of, read_account, write_account
 from train_loops.rvc.callbacks import Callback, Facts, Outcome, Standing, ValidationResult
-from train_loops.rvc.checkpoints import read_progress, read_recipe, restore
-from train_loops.rvc.export import trained_voice
+from train_loops.rvc.checkpoints import Progress, read_recipe, restore
+from train_loops.rvc.export import plain_voice, run_voice, strange
 from train_loops.rvc.networks import fresh
-from train_loops.rvc.step import AdversarialStep
+from train_loops.rvc.reference_files import write_reference
+from train_loops.rvc.step import PARTS, AdversarialStep
 
 BEST = "best.safetensors"
 CHECKPOINTS = "checkpoints/"
-_OWN_KEYS = ("score", "metrics")
-"""What our own files say beyond the keys of Applio."""
 _log = logging.getLogger(__name__)
 
 
@@ -66,44 +65,6 @@ class BestVoice(Callback):
         self._storage.write(BEST, safetensors_form(voice))
 
 
-def run_voice(
-    step: AdversarialStep,
-    steps: int,
-    epochs: int,
-    *,
-    name: str,
-    dataset: Mapping[str, Any],
-    export: ExportConfig,
-    judged: ValidationResult | None = None,
-) -> RvcFile:
-    """The weights as they are now, after ``steps`` and ``epochs``, with Applio's keys and what is known of them.
-
-    ``dataset`` as in ``Facts``. With ``judged`` the file also says ``score`` and ``metrics``.
-    """
-    content = str(dataset["networks"]["encoder"])
-    extra: dict[str, Any] = {
-        "model_name": name,
-        "epoch": epochs,
-        "step": steps,
-        "embedder_model": "contentvec" if content in CONTENT_NAMES.values() else content,
-        "speakers_id": step.recipe.synthesizer.speakers,
-        "vocoder": "HiFi-GAN" if step.recipe.synthesizer.decoder == "hifigan" else "MRF HiFi-GAN",
-    }
-    if export.author:
-        extra["author"] = export.author
-    if judged is not None:
-        extra |= {"score": judged.score, "metrics": dict(judged.metrics)}
-    return trained_voice(
-        step,
-        epochs=epochs,
-        info=export.info,
-        content_name=content,
-        licence=export.licence,
-        training_data=str(dataset["fingerprint"]),
-        extra=extra,
-    )
-
-
 @dataclass(frozen=True)
 class Finished:
     """A finished run."""
@@ -111,7 +72,7 @@ class Finished:
     place: str
     """URL of the run's store; holds no secret."""
     files: tuple[FinishedFile, ...]
-    """The voice's files; not ``run.json``."""
+    """The voice's files; not ``run.json``, nor those for trainers."""
     step: int
     """Of the weights."""
     score: float | None
@@ -164,6 +125,8 @@ def finish(
         _log.warning("not all RVC programs can use this voice: %s", "; ".join(alone))
     account = account_of(config, storage, dataset, outcome, voice, files, index)
     account["voice"]["strange_to_others"] = alone
+    if config.export.checkpoint:
+        account["trainer_files"] = _trainer_files(storage, checkpoint)
     write_account(storage, account)
     installed = _install(config, storage, files, library) if config.export.install else None
     step, score = voice.extra["step"], voice.extra.get("score")
@@ -189,12 +152,28 @@ def _voice(
     if outcome.best_step:
         _log.warning("%s has no %s: taking the weights of the last checkpoint", storage.url, BEST)
     with _checkpoint(storage, checkpoint) as path:
-        recipe, progress = read_recipe(path), read_progress(path)
-        step = AdversarialStep(*fresh(recipe), recipe)
-        restore(path, step)
+        step, progress = _restored(path)
     manifest = dataset.manifest
     about = {"fingerprint": manifest.fingerprint, "networks": asdict(manifest.networks)}
     return run_voice(step, progress.step, progress.epoch, name=config.name, dataset=about, export=config.export)
+
+
+def _restored(path: Path) -> tuple[AdversarialStep, Progress]:
+    recipe = read_recipe(path)
+    step = AdversarialStep(*fresh(recipe), recipe)
+    return step, restore(path, step)
+
+
+def _trainer_files(storage: Storage, checkpoint: Path | None) -> list[str]:
+    """Write the last checkpoint as RVC's trainer does; the keys."""
+    with _checkpoint(storage, checkpoint) as path, _folder() as folder:
+        step, progress = _restored(path)
+        keys = []
+        for part in PARTS:
+            keys.append(f"{part[0].upper()}_{progress.step}.pth")
+            write_reference(folder / keys[-1], step, part, epochs=progress.epoch)
+            storage.put_file(keys[-1], folder / keys[-1])
+    return keys
 
 
 @contextmanager
@@ -213,24 +192,6 @@ def _checkpoint(storage: Storage, given: Path | None) -> Iterator[Path]:
         path = folder / "checkpoint.safetensors"
         storage.get_file(max(kept, key=lambda stat: (stat.modified, stat.key)).key, path)
         yield path
-
-
-def plain_voice(voice: RvcFile) -> RvcFile:
-    """The same with no keys but those of RVC and Applio, for their ``.pth``."""
-    return replace(voice, extra={key: value for key, value in voice.extra.items() if key not in _OWN_KEYS})
-
-
-def strange(voice: RvcFile) -> list[str]:
-    """Why RVC, and Applio, cannot use the ``.pth`` of a voice; empty if they can."""
-    config, reasons = voice.config, []
-    if CONTENT_NAMES.get(config.content_dim) != voice.content_name or CONTENT_DIMS[voice.version] != config.content_dim:
-        reasons.append(f"it sings {voice.content_name} units of {config.content_dim} numbers")
-    dilations = 3 if config.resblock == "1" else 2
-    if any(len(each) != dilations for each in config.resblock_dilation_sizes):
-        reasons.append(f"their residual blocks have {dilations} dilations each")
-    if config.decoder != "hifigan":
-        reasons.append(f"only Applio has the decoder {config.decoder}")
-    return reasons
 
 
 def _index_facts(dataset: Dataset) -> dict[str, Any]:

@@ -173,7 +173,8 @@ class _Short(torch.autograd.Function):
         # What a frozen weight's gradient would need is not kept.
         kept = padded if ctx.needs_input_grad[1] or slope is not None else None
         ctx.save_for_backward(kept, spectra if ctx.needs_input_grad[0] else None)
-        return out if out.shape[1] == cut.rows else out[:, : cut.rows].contiguous()
+        # A part of one signal is contiguous as it is, but a view may not be changed in place by whoever gets it.
+        return out if out.shape[1] == cut.rows else out[:, : cut.rows].clone(memory_format=torch.contiguous_format)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

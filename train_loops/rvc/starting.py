@@ -19,7 +19,7 @@ from rocktop_ray.store.storage import open_storage
 from rocktop_ray.voices.open import bundle_folder, read_rvc_voice
 from rocktop_ray.voices.safe_load import is_safetensors
 from train_loops.rvc.pretrained_pair import check_fits, read_info, start_from_pair
-from train_loops.rvc.reference_files import start_from_pretrained, start_from_voice
+from train_loops.rvc.reference_files import resume_reference, start_from_pretrained, start_from_voice
 from train_loops.rvc.step import AdversarialStep
 
 BUNDLED_PAIR = "pretrained.safetensors"
@@ -66,6 +66,10 @@ def begin(
         return _from_voice(step, start.voice, fetch, library, content_name)
     if start.kind == "pretrained":
         return _from_files(step, start, fetch, content_name)
+    if start.kind == "checkpoint":
+        with _said_of(step), fetch(start.generator) as generator, fetch(start.discriminator) as discriminator:
+            epochs = resume_reference(step, generator, discriminator)
+        return [f"the optimizers go on, too, after {epochs} epochs elsewhere; steps and epochs are counted from 0"]
     return ["generator and discriminator are fresh"]
 
 
@@ -75,17 +79,24 @@ def _from_files(step: AdversarialStep, start: StartConfig, fetch: _Fetcher, cont
             if start.discriminator:
                 raise SettingsError(f"{generator.name} holds both halves: leave start.discriminator empty")
             return [*start_from_pair(step, generator), *_units(read_info(generator).content_name, content_name)]
-        try:
+        with _said_of(step):
             if not start.discriminator:
                 return start_from_pretrained(step, generator)
             with fetch(start.discriminator) as discriminator:
                 return start_from_pretrained(step, generator, discriminator)
-        except VoiceFormatError as error:
-            config = step.recipe.synthesizer
-            raise VoiceFormatError(
-                f"{error.message}. This run is {step.recipe.version}, {config.sample_rate // 1000} kHz, "
-                f"{'with' if config.uses_f0 else 'without'} F0: give files of the same, or set another recipe"
-            ) from error
+
+
+@contextmanager
+def _said_of(step: AdversarialStep) -> Iterator[None]:
+    """Whoever gave files that do not fit is told what would."""
+    try:
+        yield
+    except VoiceFormatError as error:
+        config = step.recipe.synthesizer
+        raise VoiceFormatError(
+            f"{error.message}. This run is {step.recipe.version}, {config.sample_rate // 1000} kHz, "
+            f"{'with' if config.uses_f0 else 'without'} F0: give files of the same, or set another recipe"
+        ) from error
 
 
 def _from_voice(

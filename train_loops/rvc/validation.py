@@ -12,7 +12,6 @@ weights only. Draws and temperature are those of a conversion with default setti
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import re
@@ -41,6 +40,7 @@ from train_loops.rvc.batches import collate
 from train_loops.rvc.callbacks import Sample, ValidationResult
 from train_loops.rvc.examples import Preparation, Prepared, from_slice
 from train_loops.rvc.export import trained_voice
+from train_loops.rvc.held_out import choose
 from train_loops.rvc.losses import Counts
 from train_loops.rvc.recipe import Recipe
 from train_loops.rvc.step import AdversarialStep
@@ -62,10 +62,6 @@ REPORTED = (
 
 _STEP = 0
 """Of the losses' draws."""
-_ENOUGH = 100
-"""Frames; shorter slices are taken last."""
-_Turn = tuple[bool, bytes, int]
-"""Whether it is short, a draw, number of the slice."""
 
 log = logging.getLogger(__name__)
 
@@ -246,30 +242,6 @@ def validator_for(recipe: Recipe, dataset: Dataset, config: ValidationConfig, *,
     return None
 
 
-def choose(held_out: Dataset, wanted: int, *, shortest: int) -> list[int]:
-    """Numbers of ``wanted`` slices of at least ``shortest`` frames, or of all there are.
-
-    Singers take turns, and of each singer the takes, in an order that depends on the names of takes only: a bigger
-    number begins with the same slices. Of a take, slices of a second or more come before shorter ones.
-    """
-    frames, singers = held_out.frames, held_out.speaker_numbers
-    queues: dict[int, dict[str, list[_Turn]]] = defaultdict(lambda: defaultdict(list))
-    for index, take in enumerate(held_out.takes):
-        if frames[index] >= shortest:
-            queue = queues[int(singers[index])][take]
-            queue.append((bool(frames[index] < _ENOUGH), _draw(f"{take}:{len(queue)}"), index))
-    turns = [
-        list(_turns([sorted(takes[name]) for name in sorted(takes, key=_draw)])) for _, takes in sorted(queues.items())
-    ]
-    return [index for _, _, index in _turns(turns)][:wanted]
-
-
-def _turns(queues: Sequence[Sequence[_Turn]]) -> Iterator[_Turn]:
-    """The first of each queue, then the second of each, and so on."""
-    for place in range(max(map(len, queues), default=0)):
-        yield from (queue[place] for queue in queues if place < len(queue))
-
-
 @contextmanager
 def _undisturbed(step: AdversarialStep) -> Iterator[None]:
     """Networks judge instead of learning within, and torch's generators end as they were."""
@@ -310,7 +282,3 @@ def _file_name(number: int, held_out: Dataset, index: int) -> str:
 def _plain(text: str) -> str:
     """At most 40 letters, digits, ``_`` and ``-``."""
     return re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")[:40] or "x"
-
-
-def _draw(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
