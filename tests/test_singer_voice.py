@@ -15,7 +15,13 @@ from rocktop_ray.protocols import VoiceModel
 from rocktop_ray.voices.singer_format import load_singer, read_singer, write_singer
 
 CONFIG = SingerConfig(content_dim=16, width=24, dilations=(1, 2), speakers=2)
-ABOUT = SingerAbout(48_000, "whisper-base", ("one", "two"), {"index_rate": 0.2}, median_f0=200.0)
+ABOUT = SingerAbout(
+    sample_rate=48_000,
+    encoder="whisper-base",
+    speakers=("one", "two"),
+    defaults={"index_rate": 0.2},
+    median_f0=200.0,
+)
 
 
 def random_net(seed: int = 0) -> SingerNet:

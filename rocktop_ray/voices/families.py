@@ -73,10 +73,7 @@ def _load_singer(path: Path) -> LoadedVoice:
     from rocktop_ray.voices.singer_format import load_singer
 
     metadata = load_metadata(path)
-    try:
-        made = load_singer(path, device="cpu")
-    except RecursionError as error:  # JSON in its metadata
-        raise VoiceFormatError(f"{path.name}: its metadata is nested too deeply") from error
+    made = load_singer(path, device="cpu")
     spec = made.spec
     info = VoiceInfo(
         name=path.stem,

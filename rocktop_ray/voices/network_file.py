@@ -1,7 +1,7 @@
 """Our own files of networks: safetensors with float16 weights, whose metadata say all else.
 
-Which keys a kind of file has is for the kind to say; here is what they share: writing, and the check that the weights
-fit the network that the metadata describe.
+Which keys a kind of file has is for the kind to say (``description.py``); here is what they share: writing, and the
+check that the weights fit the network that the metadata describe.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def read_network(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise VoiceFormatError(f"{path}: not a readable safetensors file ({error})") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise VoiceFormatError(f"{path}: its description is damaged ({error!r})") from error
     report = _misfits(net.state_dict(), tensors)
     if report:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rocktop_ray.models.about import NetworkAbout
 
-@dataclass(frozen=True)
-class SingerAbout:
+
+@dataclass(frozen=True, kw_only=True)
+class SingerAbout(NetworkAbout):
     """What a voice file says about itself, beside its sizes."""
 
     sample_rate: int
-    encoder: str
+    """Hz."""
     speakers: tuple[str, ...]
+    """Their names."""
     defaults: dict[str, object] = field(default_factory=dict)
     """Settings of a conversion that suit the voice, by the names of ``ConvertSettings``."""
     default_extractor: str = "fcpe"
     median_f0: float = 0.0
     """Hz, of its training melodies."""
-    info: str = ""
-    licence: str = ""
-    credits: str = ""
-    training_data: str = ""
-    """SHA-256 over the training set."""
-    recipe: dict[str, object] = field(default_factory=dict)
