@@ -8,13 +8,11 @@ from hypothesis import strategies as st
 from rocktop_ray.audio.level import (
     FLOOR_DBFS,
     from_db,
+    normalising_gain,
     peak,
-    peak_normalise,
     rms,
     sounding_span,
     to_db,
-    trim_silence,
-    true_peak,
 )
 from rocktop_ray.audio.loudness import LoudnessMeter, k_weighting, loudness
 from rocktop_ray.audio.meter import measure
@@ -30,29 +28,26 @@ def tone(seconds, dbfs, rate=48_000, hertz=1000.0):
 @given(st.lists(st.floats(-4, 4, width=32), min_size=1, max_size=50), st.floats(-60, 0))
 def test_normalise(values, dbfs):
     audio = np.array(values, np.float32)
-    out = peak_normalise(audio, dbfs)
+    gain = normalising_gain(peak(audio), dbfs)
     if peak(audio) < 1e-30:
         return
-    assert to_db(peak(out)) == pytest.approx(dbfs, abs=1e-4)
-    assert np.allclose(out * peak(audio), audio * peak(out), atol=1e-6)
+    assert to_db(gain * peak(audio)) == pytest.approx(dbfs, abs=1e-4)
 
 
 def test_silence_stays():
-    assert not peak_normalise(np.zeros(10, np.float32)).any()
-    assert peak_normalise(np.zeros(0, np.float32)).size == 0
+    assert normalising_gain(0.0) == 1.0
     assert peak(np.zeros(0, np.float32)) == rms(np.zeros(0, np.float32)) == 0.0
     assert to_db(0.0) == FLOOR_DBFS
     with pytest.raises(SettingsError, match="0 dBFS"):
-        peak_normalise(np.ones(3, np.float32), 1.0)
+        normalising_gain(1.0, 1.0)
 
 
-def test_rms_and_true_peak():
+def test_rms_and_peak():
     assert to_db(rms(tone(1, -6.0))) == pytest.approx(-9.0103, abs=1e-3)
     # A quarter of the rate, 45 degrees off: no sample reaches the crest, 3 dB above them.
     time = np.arange(4800)
     between = (np.sin(np.pi / 2 * time + np.pi / 4) * np.hanning(4800)).astype(np.float32)
     assert to_db(peak(between)) == pytest.approx(-3.01, abs=0.01)
-    assert to_db(true_peak(between, 48_000)) == pytest.approx(0.0, abs=0.1)
 
 
 def test_the_filters_of_the_standard():
@@ -103,8 +98,8 @@ def test_trim():
     start, stop = sounding_span(audio, rate, keep_seconds=0.1)
     assert start == pytest.approx(0.9 * rate, abs=rate // 100)
     assert stop == pytest.approx(2.1 * rate, abs=rate // 100)
-    assert len(trim_silence(audio, rate, threshold_db=-10)) == 0
+    assert sounding_span(audio, rate, threshold_db=-10) == (0, 0)
     stereo = np.stack([np.zeros_like(audio), audio], axis=1)
     assert sounding_span(stereo, rate, keep_seconds=0.1) == (start, stop)
     assert sounding_span(audio[:0], rate) == (0, 0)
-    assert np.array_equal(trim_silence(tone(1, -20), rate), tone(1, -20))
+    assert sounding_span(tone(1, -20), rate) == (0, rate)

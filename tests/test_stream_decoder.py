@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_voices import tiny_config, tiny_state
 
-from rocktop_ray.crew import led
 from rocktop_ray.errors import SettingsError
 from rocktop_ray.models.rvc.config import SynthesizerConfig
 from rocktop_ray.models.rvc.stream import DecoderStream
@@ -93,14 +92,14 @@ def test_blocks_join_to_the_whole(kind: str, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("kind", ["v2 48k", "no F0", "MRF"])
 def test_threads_that_share_a_block_make_the_same(kind: str) -> None:
-    """Up to rounding: an upsampling's rows are cut between them (``crew.shared``)."""
+    """Up to rounding: sums are cut between them."""
     latent, f0 = inputs(kind, 60)
     stream = voice(kind).decoder_stream()
     alone = streamed(stream, kind, latent, f0, [16, 32])
     usual = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        together = led(lambda: streamed(stream, kind, latent, f0, [16, 32]))
+        together = streamed(stream, kind, latent, f0, [16, 32])
     finally:
         torch.set_num_threads(usual)
     assert np.abs(together - alone).max() <= 1e-5 * np.abs(alone).max()

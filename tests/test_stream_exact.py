@@ -39,7 +39,8 @@ def parts() -> LiveParts:
     with torch.no_grad():
         net.head.bias[:64] = -30  # noise only: the phase of pulses adds up what F0 is rounded by
     voice = SingerVoice(
-        SingerNet(SingerConfig(content_dim=6, width=16, dilations=(1,))), SingerAbout(48_000, "x", ("a",))
+        SingerNet(SingerConfig(content_dim=6, width=16, dilations=(1,))),
+        SingerAbout(sample_rate=48_000, encoder="x", speakers=("a",)),
     )
     index = RetrievalIndex.build(np.random.default_rng(0).normal(size=(100, 6)).astype(np.float32))
     return LiveParts(voice, index, listener=ListenerStream(listener), live_net=LiveNet(net))
@@ -187,7 +188,8 @@ class _Noise:
 def test_the_converted_comes_at_exactly_the_delay(rate: int) -> None:
     """Its loudness rises and falls with that of the take: most alike within 0.5 ms of the delay."""
     voice = SingerVoice(
-        SingerNet(SingerConfig(content_dim=1, width=16, dilations=(1,))), SingerAbout(48_000, "x", ("a",))
+        SingerNet(SingerConfig(content_dim=1, width=16, dilations=(1,))),
+        SingerAbout(sample_rate=48_000, encoder="x", speakers=("a",)),
     )
     live = LiveConverter(LiveParts(voice, listener=_Loud(), live_net=_Noise()), LiveLayout(hop=4, ahead=0))  # type: ignore[arg-type]
     at = np.arange(6 * rate) / rate

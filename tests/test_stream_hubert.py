@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from rocktop_ray.crew import led
 from rocktop_ray.features.content.hubert import HubertEncoder
 from rocktop_ray.live.content import ContentWindow
 from rocktop_ray.live.state import pack, unpack
@@ -100,13 +99,13 @@ def test_heard_at_once_is_the_whole(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_threads_that_share_a_block_make_the_same(variant: str) -> None:
-    """Up to rounding: the front end's frames are cut between them (``crew.shared``)."""
+    """Up to rounding: sums are cut between them."""
     own, wave = encoder(variant), audio(40)
     alone = streamed(own, wave, fresh=8, ahead=2)
     usual = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        together = led(lambda: streamed(own, wave, fresh=8, ahead=2))
+        together = streamed(own, wave, fresh=8, ahead=2)
     finally:
         torch.set_num_threads(usual)
     assert np.abs(together - alone).max() <= 1e-4 * np.abs(alone).max()
@@ -164,7 +163,7 @@ def test_weights_that_are_half_precision_are_multiplied_as_they_are() -> None:
             attended = torch.stack([layer.layer._attend(each) for each in x])
             assert (layer.attend(x, keys, values, None) - attended).abs().max() <= 1e-5
             assert (layer.feed(x) - layer.layer._feed(x)).abs().max() <= 1e-5
-    assert packed.layers[0].parts[0].qkv.halved or "fbgemm" not in torch.backends.quantized.supported_engines
+    assert packed.layers[0].qkv.halved or "fbgemm" not in torch.backends.quantized.supported_engines
 
 
 def test_statistics_run_over_the_stream() -> None:

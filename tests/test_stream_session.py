@@ -32,7 +32,9 @@ LAYOUT = LiveLayout(hop=4, ahead=6, left=40, acoustic_left=30)
 def converter(kind: str) -> LiveConverter:
     if kind == "singer":
         net = SingerNet(SingerConfig(content_dim=1, width=16, dilations=(1, 2)))
-        voice: RvcVoice | SingerVoice = SingerVoice(net, SingerAbout(48_000, "level", ("a",)))
+        voice: RvcVoice | SingerVoice = SingerVoice(
+            net, SingerAbout(sample_rate=48_000, encoder="level", speakers=("a",))
+        )
     else:
         config = tiny_config(
             content_dim=1,
@@ -282,6 +284,39 @@ def test_another_voice_takes_over_while_the_stream_goes_on() -> None:
     stream.switch(converter("rvc"))
     stream.switch(converter("singer"))
     assert not stream.changing
+
+
+@pytest.mark.parametrize(
+    ("after", "voices"), [(1, ["rvc", "singer", "rvc"]), (881, ["rvc", "singer", "rvc"]), (882, ["singer", "rvc"])]
+)
+def test_a_change_while_another_voice_takes_over_does_not_click(after: int, voices: list[str]) -> None:
+    """The first change goes on to its end: until the last voice begins, all is as if that had not been asked for."""
+    audio = take(2.5)
+    stream, other = (LiveStream(converter("rvc"), rate=44_100) for _ in range(2))
+    for each in (stream, other):
+        each.feed(audio[:22_050])
+        each.switch(converter("singer"))
+    at = stream._untils[0] + after
+    expected = other.feed(audio[22_050:])
+    parts = [stream.feed(audio[22_050:at])]
+    stream.switch(converter("rvc"))
+    state = stream.state()
+    assert len(voices_in(state)) == len(voices)
+    parts.append(stream.feed(audio[at:]))
+    out = np.concatenate(parts)
+    begins = np.flatnonzero(out != expected)[0]
+    assert begins > at - 22_050 + 882
+    steps = np.abs(np.diff(out))
+    assert (
+        steps[begins - 10 : begins + 1_000].max() <= steps[: begins - 10].max() + steps[begins + 2_000 :].max() + 0.01
+    )
+    assert not stream.changing
+    first, *coming = map(converter, voices)
+    moved = LiveStream(first, rate=44_100)
+    with pytest.raises(StreamStateError):
+        moved.restore(state, *coming[1:])
+    moved.restore(state, *coming)
+    assert np.array_equal(moved.feed(audio[at:]), parts[-1])
 
 
 @pytest.mark.parametrize(("rate", "multiple"), [(7_999, 1), (192_001, 1), (48_000, 0)])

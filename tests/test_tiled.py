@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -12,8 +13,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rocktop_ray import crew
-from rocktop_ray.models.rvc import short_conv
+from rocktop_ray.models.rvc import short_conv, tiled
 from rocktop_ray.models.rvc.config import SynthesizerConfig
 from rocktop_ray.models.rvc.hifigan import HifiganDecoder
 from rocktop_ray.models.rvc.short_conv import DirectConv, RowConv, ShortConv, Workspace
@@ -210,7 +210,7 @@ def test_workers_stay_single_threaded() -> None:
     torch.set_num_threads(2)
     try:
         square = torch.randn(300, 300)
-        workers = crew.workers(2)
+        workers = tiled._pool(2, os.getpid())
         assert list(workers.map(lambda _: (square @ square, torch.get_num_threads())[1], range(8))) == [1] * 8
         assert torch.get_num_threads() == 2
     finally:

@@ -6,7 +6,6 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import signal
 
 from rocktop_ray.protocols import ENCODER_RATE
 
@@ -16,6 +15,8 @@ CUTOFF = 48.0
 
 @cache
 def _coefficients() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    from scipy import signal  # takes a second to import; streams do without
+
     numerator, denominator = signal.butter(5, CUTOFF, btype="high", fs=ENCODER_RATE)
     return numerator, denominator
 
@@ -26,4 +27,6 @@ def highpass(audio: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     Butterworth of order 5, run forwards and backwards (zero phase), in float64: at 48 Hz of 16 kHz the transfer
     function's poles lie too close to 1 for float32.
     """
+    from scipy import signal
+
     return signal.filtfilt(*_coefficients(), audio.astype(np.float64))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from rocktop_ray.audio.resample import resample
 from rocktop_ray.errors import SettingsError
 from rocktop_ray.protocols import Array
 
@@ -29,11 +28,6 @@ def peak(audio: Array) -> float:
     return float(np.abs(audio).max(initial=0.0))
 
 
-def true_peak(audio: Array, rate: int) -> float:
-    """The largest absolute value between the samples too: four times oversampled (ITU-R BS.1770-4, annex 2)."""
-    return max(peak(audio), peak(resample(audio, rate, 4 * rate)))
-
-
 def rms(audio: Array) -> float:
     """Root of the mean square of all samples, 0 for nothing."""
     return float(np.sqrt(np.mean(np.square(audio, dtype=np.float64)))) if audio.size else 0.0
@@ -44,11 +38,6 @@ def normalising_gain(largest: float, dbfs: float = -1.0) -> float:
     if not -120.0 <= dbfs <= 0.0:
         raise SettingsError(f"the peak must be from -120 to 0 dBFS, not {dbfs:g}")
     return from_db(dbfs) / largest if largest > 0 else 1.0
-
-
-def peak_normalise(audio: Array, dbfs: float = -1.0) -> Array:
-    """Scales so that the peak of all channels is at ``dbfs``; silence stays as it is."""
-    return (audio * np.float64(normalising_gain(peak(audio), dbfs))).astype(np.float32)
 
 
 def sounding_span(audio: Array, rate: int, threshold_db: float = -50.0, keep_seconds: float = 0.05) -> tuple[int, int]:
@@ -71,9 +60,3 @@ def sounding_span(audio: Array, rate: int, threshold_db: float = -50.0, keep_sec
         return 0, 0
     keep = round(keep_seconds * rate)
     return max(0, int(loud[0]) * hop - keep), min(len(power), (int(loud[-1]) + 1) * hop + keep)
-
-
-def trim_silence(audio: Array, rate: int, threshold_db: float = -50.0, keep_seconds: float = 0.05) -> Array:
-    """Cuts the quiet ends; what lies between stays. Nothing is left of a quiet recording. See sounding_span."""
-    start, stop = sounding_span(audio, rate, threshold_db, keep_seconds)
-    return audio[start:stop]

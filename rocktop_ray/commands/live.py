@@ -44,17 +44,22 @@ def live(
         typer.Option(help="Hz. Default: the file's or device's; of raw samples 48000.", rich_help_panel=_STREAM),
     ] = None,
     raw: Annotated[
-        str, typer.Option(help="Raw samples: f32 or s16, mono, little endian.", rich_help_panel=_STREAM)
-    ] = "f32",
+        str | None,
+        typer.Option(help="Raw samples: f32 (default) or s16, mono, little endian.", rich_help_panel=_STREAM),
+    ] = None,
     wire: Annotated[
-        str, typer.Option(help="Samples on the network: f32, or s16 for half of it.", rich_help_panel=_STREAM)
-    ] = "f32",
+        str | None,
+        typer.Option(help="Samples on the network: f32 (default), or s16 for half of it.", rich_help_panel=_STREAM),
+    ] = None,
     patience: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="Seconds for which a lost connection is made again.", min=0, max=3600, rich_help_panel=_STREAM
+            help="Seconds for which a lost connection is made again. Default: 30.",
+            min=0,
+            max=3600,
+            rich_help_panel=_STREAM,
         ),
-    ] = 30.0,
+    ] = None,
     stats: Annotated[
         bool, typer.Option("--stats", help="One line per second to standard error.", rich_help_panel=_STREAM)
     ] = False,
@@ -79,9 +84,11 @@ def live(
         str | None, typer.Option(help="The same of the output. Default: as --device.", rich_help_panel=_DEVICE)
     ] = None,
     buffer: Annotated[
-        float,
-        typer.Option(help="ms that a loudspeaker keeps in reserve.", min=5, max=1000, rich_help_panel=_DEVICE),
-    ] = 40.0,
+        float | None,
+        typer.Option(
+            help="ms that a loudspeaker keeps in reserve. Default: 40.", min=5, max=1000, rich_help_panel=_DEVICE
+        ),
+    ] = None,
     devices: Annotated[
         bool, typer.Option("--list-devices", help="List the sound devices and stop.", rich_help_panel=_DEVICE)
     ] = False,
@@ -111,6 +118,16 @@ def live(
     if url is not None and (local or any(value is not None for value in here.values())):
         named = [name for name, value in {"--local": local or None, **here}.items() if value is not None]
         raise SettingsError(f"{', '.join(named)}: only without a server; leave out --url, or these")
+    speaker_options = {"--output-device": output_device, "--buffer": buffer}
+    for without, words, options in (
+        (url is None, "--url", {"--wire": wire, "--patience": patience}),
+        (source is not None and out is not None, "a microphone or a loudspeaker", {"--device": device}),
+        (out is not None, "a loudspeaker", speaker_options),
+        ("-" not in (source, out), "raw samples (-)", {"--raw": raw}),
+    ):
+        named = [name for name, value in options.items() if value is not None]
+        if without and named:
+            raise SettingsError(f"{', '.join(named)}: only with {words}")
     given: dict[str, Any] = {
         "key": key,
         "formant": formant,
@@ -139,13 +156,13 @@ def live(
             pace=pace,
             block=block,
             rate=rate,
-            raw=raw,
-            wire=wire,
-            patience=patience,
+            raw=raw or "f32",
+            wire=wire or "f32",
+            patience=30.0 if patience is None else patience,
             stats=stats,
             device=device,
             output_device=output_device,
-            buffer=buffer / 1000,
+            buffer=(40.0 if buffer is None else buffer) / 1000,
             library=library,
             index=index,
             pitch=pitch,

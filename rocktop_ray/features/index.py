@@ -182,11 +182,6 @@ def list_count(count: int) -> int:
     return max(1, min(int(16 * np.sqrt(count)), count // 39))
 
 
-def file_name(index: RetrievalIndex, voice: str, version: str) -> str:
-    """The name that RVC gives to a finished index, e.g. ``added_IVF256_Flat_nprobe_1_anna_v2.index``."""
-    return f"added_IVF{len(index.arrays.sizes)}_Flat_nprobe_{index.arrays.nprobe}_{voice}_{version}.index"
-
-
 def usable_path(path: str | Path) -> Path:
     """``path``, or for a file named ``trained_*`` the ``added_*`` file beside it if there is one."""
     path = Path(path)

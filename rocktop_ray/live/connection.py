@@ -138,6 +138,8 @@ async def _connect(url: str, api_key: str | None) -> ClientConnection:
         words = f"{url} answers with HTTP status {status}"
         if status == 404:
             raise StreamLostError(f"{words}: there is no live stream; is it a rocktop-ray server?") from refused
+        if status >= 500:  # what is before a service that starts or stops
+            raise StreamLostError(f"{words}: it is not ready for streams") from refused
         raise Ending(code, words).error() from refused
     except InvalidURI as error:
         raise SettingsError(f"{url[:100]!r} is no address: {error}") from error

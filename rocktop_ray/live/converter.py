@@ -13,7 +13,6 @@ import numpy as np
 
 from rocktop_ray.conversion import blend_protected
 from rocktop_ray.convert import Converter
-from rocktop_ray.crew import led
 from rocktop_ray.errors import SettingsError
 from rocktop_ray.live.acoustic import AcousticState, Draws, acoustic_stream
 from rocktop_ray.live.ears import Ears, EarsState
@@ -23,6 +22,7 @@ from rocktop_ray.live.loudness import LoudnessState, begin_loudness, mix_loudnes
 from rocktop_ray.live.melody import Melody
 from rocktop_ray.live.parts import LiveParts
 from rocktop_ray.live.resample import StreamResampler
+from rocktop_ray.live.threads import limit_blas
 from rocktop_ray.live.vocoder import VocoderState, vocoder_stream
 from rocktop_ray.noise import KeptNoise
 from rocktop_ray.protocols import TAKE_RATE, Array
@@ -79,7 +79,11 @@ class LiveConverter:
     """
 
     def __init__(self, parts: LiveParts | Converter, layout: LiveLayout | None = None, *, name: str = "") -> None:
-        """``name`` stands in the states of streams, so that they find their voice again."""
+        """``name`` stands in the states of streams, so that they find their voice again.
+
+        From here on, numpy's products have one thread in this process: see ``threads``.
+        """
+        limit_blas()
         self.parts = parts = LiveParts.of(parts)
         self.layout, self.name = layout or LiveLayout(), name
         spec = parts.voice.spec
@@ -183,16 +187,6 @@ class LiveConverter:
         skip: Sequence[bool] | None = None,
     ) -> tuple[list[LiveState], list[Array]]:
         """``step`` for several streams, whose hops go through the networks together; within 1e-5 of one by one."""
-        return led(lambda: self._step_many(states, hops, settings, bypass, skip))
-
-    def _step_many(
-        self,
-        states: Sequence[LiveState],
-        hops: Sequence[Array],
-        settings: Sequence[ConvertSettings],
-        bypass: Sequence[bool],
-        skip: Sequence[bool] | None,
-    ) -> tuple[list[LiveState], list[Array]]:
         turns = self._entered(states, hops, settings)
         skips = skip or [False] * len(turns)
         rests = [cut or (dry and turn.state.wet == 0) for turn, dry, cut in zip(turns, bypass, skips, strict=True)]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import signal
 
 from rocktop_ray.audio.highpass import CUTOFF
 from rocktop_ray.features import formant
+from rocktop_ray.live.highpass import StreamHighpass
 from rocktop_ray.live.resample import StreamResampler
 from rocktop_ray.protocols import ENCODER_RATE, TAKE_RATE, Array
 from rocktop_ray.settings import ConvertSettings
@@ -38,15 +38,14 @@ class Entrance:
     def __init__(self, needs: int) -> None:
         self._needs = needs
         self._into = StreamResampler(TAKE_RATE, ENCODER_RATE)
-        self._highpass = signal.butter(5, CUTOFF, btype="high", fs=ENCODER_RATE, output="sos")
+        self._highpass = StreamHighpass(CUTOFF, ENCODER_RATE)
         self.delay = self._into.delay
         """Samples at 48 kHz by which audio lags behind the hops."""
 
     def begin(self) -> EntranceState:
         """Silence so far."""
-        filtered = np.zeros((len(self._highpass), 2))
         return EntranceState(
-            self._into.begin(), filtered, np.zeros(_SHAPED, np.float32), np.zeros(self._needs, np.float32)
+            self._into.begin(), self._highpass.begin(), np.zeros(_SHAPED, np.float32), np.zeros(self._needs, np.float32)
         )
 
     def beside(self, state: EntranceState) -> EntranceState:
@@ -59,8 +58,7 @@ class Entrance:
     ) -> tuple[list[EntranceState], list[Array]]:
         """Hops ``[samples]`` of several streams -> audio ``[needs + samples // 3]`` of each."""
         entering, low = self._into.step(np.stack([state.entering for state in states]), np.stack(hops))
-        held = np.stack([state.filtered for state in states], axis=1)
-        clean, filtered = signal.sosfilt(self._highpass, low, axis=-1, zi=held)
+        filtered, clean = self._highpass.step(np.stack([state.filtered for state in states]), low)
         after, heard = [], []
         for place, (state, wanted) in enumerate(zip(states, settings, strict=True)):
             known = np.concatenate([state.low, clean[place].astype(np.float32)])
@@ -71,6 +69,6 @@ class Entrance:
             heard.append(audio)
             kept = audio[len(fresh) :].copy()
             after.append(
-                EntranceState(entering[place].copy(), filtered[:, place].copy(), known[len(fresh) :].copy(), kept)
+                EntranceState(entering[place].copy(), filtered[place].copy(), known[len(fresh) :].copy(), kept)
             )
         return after, heard

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rocktop_ray.crew import led
 from rocktop_ray.live.ears import Ears, EarsState
 from rocktop_ray.live.layout import LiveLayout
 from rocktop_ray.live.melody import Melody
@@ -72,7 +71,7 @@ class Heard:
 def hear(ears: Ears, fresh: EarsState, call: Hear) -> Heard:
     """Answer a call where the ears are. fresh: a state of theirs. Raises StreamStateError, AudioError."""
     states = [unpack(state, fresh) for state in call.states]
-    after, units, melodies = led(lambda: ears.step(states, call.audio, call.settings))  # as where all stages are one
+    after, units, melodies = ears.step(states, call.audio, call.settings)
     return Heard(tuple(map(pack, after)), tuple(units), tuple(melodies))
 
 

@@ -11,11 +11,13 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
 
 from rocktop_ray.errors import SettingsError
 from rocktop_ray.live.events import Event
 from rocktop_ray.live.messages import Applied, Audio, Ended, Flags, Spread, Started, Stats
 from rocktop_ray.live.stream import LiveStream
+from rocktop_ray.live.threads import compute_here
 from rocktop_ray.protocols import Array
 from rocktop_ray.settings import ConvertSettings
 
@@ -148,7 +150,7 @@ class LocalClient:
 
     async def _run(self) -> None:
         loop, told = asyncio.get_running_loop(), time.monotonic()
-        with ThreadPoolExecutor(1, "live") as worker:
+        with ThreadPoolExecutor(1, "live", compute_here, (torch.get_num_threads(),)) as worker:
             while True:
                 while not self._waiting:
                     if self._ending:

@@ -9,6 +9,7 @@ from rocktop_ray.features.pitch.registry import build_pitch_extractor
 from rocktop_ray.live.converter import LiveConverter
 from rocktop_ray.live.layout import LiveLayout
 from rocktop_ray.live.parts import LiveParts, exact_parts, live_pitch
+from rocktop_ray.live.threads import without_team
 from rocktop_ray.voices.names import BUNDLE
 from rocktop_ray.voices.open import open_voice
 
@@ -16,6 +17,7 @@ EXACT = LiveLayout(hop=4, ahead=0)
 """How streams of exact voices are cut: hops of 40 ms."""
 
 
+@without_team()
 def open_live(
     voice: str | Path,
     *,

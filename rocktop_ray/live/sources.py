@@ -80,12 +80,14 @@ class PipeSource:
         self._file, self._dtype, self._block = file, np.dtype({"f32": "<f4", "s16": "<i2"}[format]), block
         self._queue: asyncio.Queue[bytes | RocktopError | None] = asyncio.Queue()
         self._room = threading.Semaphore(_HELD)
+        self._stopped = False
 
     async def blocks(self) -> AsyncIterator[Array]:
-        """See ``Source``."""
+        """See ``Source``. Raises AudioError if not one sample comes."""
         loop = asyncio.get_running_loop()
         # A thread that nobody waits for: a read cannot be interrupted.
         threading.Thread(target=self._read, args=(loop,), daemon=True, name="live-input").start()
+        came = False
         while data := await self._queue.get():
             if isinstance(data, RocktopError):
                 raise data
@@ -97,10 +99,14 @@ class PipeSource:
             if not np.isfinite(block).all():
                 raise AudioError("the input holds values that are not numbers: is it raw samples of this format?")
             if len(block):
+                came = True
                 yield block
+        if not came and not self._stopped:
+            raise AudioError("the input is empty: not one sample came", stage="input")
 
     def stop(self) -> None:
         """See ``Source``."""
+        self._stopped = True
         self._queue.put_nowait(None)
 
     def _whole(self, size: int) -> bytes:

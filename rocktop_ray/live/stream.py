@@ -56,8 +56,8 @@ class LiveStream:
         converter.check(self.settings)
         self._lanes = [Lane(converter, rate, multiple)]
         self._states: list[LaneState] = [self._lanes[0].begin()]
-        self._until = 0
-        """The sample at which the second voice begins to take over, where there are two."""
+        self._untils: tuple[int, ...] = ()
+        """The samples at which the second voice, and the third, begin to take over, where there are more than one."""
 
     @property
     def converter(self) -> LiveConverter:
@@ -91,21 +91,19 @@ class LiveStream:
         """Go over to another voice -> the delay that holds from then on.
 
         It first hears itself in, unheard, beside the old one, and then takes over within 20 ms. If another change is
-        under way, its voice is left out (or takes over at once, if it has begun to). Raises SettingsError.
+        under way, its voice is left out, or, if it has begun to take over, goes on doing so. Raises SettingsError.
         """
         settings = settings or self.settings
         converter.check(settings)
-        if self.changing:
-            heard = 1 if self.samples > self._until else 0
-            self._lanes, self._states = [self._lanes[heard]], [self._states[heard]]
+        while self.changing and self.samples <= self._untils[-1]:
+            self._lanes, self._states, self._untils = self._lanes[:-1], self._states[:-1], self._untils[:-1]
         self.settings = settings
-        if converter is self._lanes[0].converter:
-            return self.delay
-        lane, old = Lane(converter, self.rate, self.multiple), self._lanes[0]
-        begun, warming = lane.beside(old, self._states[0])
-        self._until = self.samples + lane.delay - (-warming * self.rate // 100)
-        self._lanes.append(lane)
-        self._states.append(begun)
+        lane, old = Lane(converter, self.rate, self.multiple), self._lanes[-1]
+        if converter is old.converter:
+            return old.delay
+        begun, warming = lane.beside(old, self._states[-1])
+        self._untils += (self.samples + lane.delay - (-warming * self.rate // 100),)
+        self._lanes, self._states = [*self._lanes, lane], [*self._states, begun]
         return lane.delay
 
     def fork(self) -> LiveStream:
@@ -126,7 +124,7 @@ class LiveStream:
 
     def flush(self) -> Array:
         """The last ``delay`` samples, as if silence followed. The stream itself stays as it was."""
-        kept = self._lanes, self._states, self._until
+        kept = self._lanes, self._states, self._untils
         total, parts = self.delay, [np.zeros(0, np.float32)]
         try:
             most = max(1, self.rate // self.multiple) * self.multiple
@@ -134,7 +132,7 @@ class LiveStream:
                 missing = -(-(total - sum(map(len, parts))) // self.multiple) * self.multiple
                 parts.append(self.feed(np.zeros(min(missing, most), np.float32)))
         finally:
-            self._lanes, self._states, self._until = kept
+            self._lanes, self._states, self._untils = kept
         return np.concatenate(parts)[:total]
 
     def state(self) -> bytes:
@@ -143,25 +141,27 @@ class LiveStream:
             "rate": self.rate,
             "multiple": self.multiple,
             "voices": [lane.converter.name for lane in self._lanes],
-            "until": self._until,
+            "until": self._untils,
             "bypass": self.bypass,
             "settings": asdict(self.settings),
         }
         return join([json.dumps(head, separators=(",", ":")).encode(), *map(pack, self._states)])
 
-    def restore(self, state: bytes, coming: LiveConverter | None = None) -> None:
+    def restore(self, state: bytes, *coming: LiveConverter) -> None:
         """Go on from ``state``: what comes out is what the other stream would have given, to the bit.
 
-        ``coming`` is the voice that was about to take over, if ``voices_in(state)`` names two. Raises
+        ``coming`` are the voices that were about to take over, if ``voices_in(state)`` names more than one. Raises
         StreamStateError if it is not a state of a stream like this; this stream then stays as it was.
         """
         head, parts = _head(state)
-        lanes = [self._lanes[0]] + ([Lane(coming, self.rate, self.multiple)] if coming is not None else [])
+        lanes = [self._lanes[0], *(Lane(each, self.rate, self.multiple) for each in coming)]
         names = [lane.converter.name for lane in lanes]
         if (head.get("rate"), head.get("multiple"), head.get("voices")) != (self.rate, self.multiple, names):
             raise StreamStateError("the state is one of a stream of another voice, rate or block length")
-        until, bypass = head.get("until"), head.get("bypass")
-        if len(parts) != len(lanes) or type(until) is not int or type(bypass) is not bool:
+        ends, bypass = head.get("until"), head.get("bypass")
+        if not isinstance(ends, list) or [type(until) for until in ends] != [int] * len(coming):
+            raise StreamStateError("the state of the stream is damaged")
+        if len(parts) != len(lanes) or type(bypass) is not bool:
             raise StreamStateError("the state of the stream is damaged")
         states = [unpack(part, lane.begin()) for part, lane in zip(parts, lanes, strict=True)]
         for lane, lane_state in zip(lanes, states, strict=True):
@@ -174,7 +174,7 @@ class LiveStream:
                 lane.converter.check(settings)
         except (TypeError, SettingsError) as error:
             raise StreamStateError(f"the state of the stream holds settings that cannot be used: {error}") from error
-        self._lanes, self._states, self._until = lanes, states, until
+        self._lanes, self._states, self._untils = lanes, states, tuple(ends)
         self.settings, self.bypass = settings, bypass
 
     def _checked(self, block: Array) -> Array:
@@ -193,14 +193,14 @@ class LiveStream:
         """Take over what became of a block."""
         states, waves = zip(*(run.done() for run in runs), strict=True)
         self._states = list(states)
-        if not self.changing:
-            return waves[0]
-        fade = round(_FADE_SECONDS * self.rate)
-        begun = self.samples - len(waves[0]) - self._until
-        shares = np.clip(np.arange(begun + 1, begun + 1 + len(waves[0])) / fade, 0, 1).astype(np.float32)
-        if self.samples >= self._until + fade:
-            self._lanes, self._states = self._lanes[1:], self._states[1:]
-        return waves[0] + (waves[1] - waves[0]) * shares
+        heard, fade = waves[0], round(_FADE_SECONDS * self.rate)
+        for wave, until in zip(waves[1:], self._untils, strict=True):
+            begun = self.samples - len(wave) - until
+            shares = np.clip(np.arange(begun + 1, begun + 1 + len(wave)) / fade, 0, 1).astype(np.float32)
+            heard = np.where(shares < 1, heard + (wave - heard) * shares, wave)
+        while self.changing and self.samples >= self._untils[0] + fade:
+            self._lanes, self._states, self._untils = self._lanes[1:], self._states[1:], self._untils[1:]
+        return heard
 
 
 def feed_many(
@@ -235,11 +235,11 @@ def feed_many(
 
 
 def voices_in(state: bytes) -> tuple[str, ...]:
-    """Names of the voices (``LiveConverter.name``) that a stream's state is one of: one, or two where the second is
-    about to take over from the first. Raises StreamStateError.
+    """Names of the voices (``LiveConverter.name``) that a stream's state is one of: one, or more where each is about to
+    take over from the one before, at most three. Raises StreamStateError.
     """
     voices = _head(state)[0].get("voices")
-    if not isinstance(voices, list) or not all(isinstance(name, str) for name in voices) or not 1 <= len(voices) <= 2:
+    if not isinstance(voices, list) or not all(isinstance(name, str) for name in voices) or not 1 <= len(voices) <= 3:
         raise StreamStateError("the state of the stream is damaged")
     return tuple(voices)
 

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import prod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rocktop_ray.crew import shared, threads_here
 from rocktop_ray.models.hubert import Hubert, HubertConfig, Layer
 from rocktop_ray.models.packed_linear import PackedLinear
 
@@ -47,34 +45,22 @@ class HubertState:
     values: Tensor
 
 
-class _Part:
-    """Some heads of a layer, and as much of its perceptron: what is added to a row is the sum over parts.
+class _PackedLayer:
+    """A layer, ready for few rows."""
 
-    So two threads share a layer with no more than a sum where each waits for the other (Shoeybi et al. 2019).
-    """
-
-    def __init__(self, layer: Layer, number: int, parts: int) -> None:
-        width, inner = len(layer.out.weight), len(layer.ffn_in.weight)
-        self.heads = layer.heads // parts
-        self.own = slice(number * width // parts, (number + 1) * width // parts)
-        """Its columns of queries, keys and values."""
-        wide = slice(number * inner // parts, (number + 1) * inner // parts)
-        qkv, bias = [each.detach().unflatten(0, (3, width))[:, self.own] for each in (layer.qkv.weight, layer.qkv.bias)]
-        first = float(number == 0)
-        self.qkv = PackedLinear(qkv.flatten(0, 1), bias.flatten())
-        self.out = PackedLinear(layer.out.weight[:, self.own], layer.out.bias * first)
-        self.ffn_in = PackedLinear(layer.ffn_in.weight[wide], layer.ffn_in.bias[wide])
-        self.ffn_out = PackedLinear(layer.ffn_out.weight[:, wide], layer.ffn_out.bias * first)
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self.qkv, self.out = _packed(layer.qkv), _packed(layer.out)
+        self.ffn_in, self.ffn_out = _packed(layer.ffn_in), _packed(layer.ffn_out)
 
     def attend(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """Attention of rows ``[streams, n, width]``, the last ``n`` of ``[streams, past + n, width]`` keys and values,
-        of which its columns are set.
+        which are set.
         """
-        query, key, value = self.qkv(x).chunk(3, 2)
-        seen = [each[:, :, self.own] for each in (keys, values)]
-        for each, new in zip(seen, (key, value), strict=True):
-            each[:, -x.shape[1] :] = new
-        q, k, v = [each.unflatten(2, (self.heads, -1)).transpose(1, 2) for each in (query, *seen)]
+        query, *new = self.qkv(x).chunk(3, 2)
+        for seen, each in zip((keys, values), new, strict=True):
+            seen[:, -x.shape[1] :] = each
+        q, k, v = [each.unflatten(2, (self.layer.heads, -1)).transpose(1, 2) for each in (query, keys, values)]
         return self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
 
     def feed(self, x: Tensor) -> Tensor:
@@ -82,28 +68,8 @@ class _Part:
         return self.ffn_out(F.gelu(self.ffn_in(x)))
 
 
-class _PackedLayer:
-    """A layer, ready for few rows."""
-
-    def __init__(self, layer: Layer) -> None:
-        self.layer = layer
-        parts = 1 if layer.heads % 2 or len(layer.ffn_in.weight) % 2 else 2
-        self.parts = [_Part(layer, number, parts) for number in range(parts)]
-
-    def attend(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """See ``_Part``."""
-        return _sum(shared([partial(part.attend, x, keys, values, mask) for part in self.parts]))
-
-    def feed(self, x: Tensor) -> Tensor:
-        """The perceptron."""
-        return _sum(shared([partial(part.feed, x) for part in self.parts]))
-
-
-def _sum(terms: list[Tensor]) -> Tensor:
-    first, *others = terms
-    for other in others:
-        first += other
-    return first
+def _packed(layer: nn.Linear) -> PackedLinear:
+    return PackedLinear(layer.weight, layer.bias)
 
 
 class HubertWeights:
@@ -112,7 +78,7 @@ class HubertWeights:
     def __init__(self, net: Hubert, layer: int, final: nn.Linear | None) -> None:
         self.net, self.layer = net, layer
         self.layers = [_PackedLayer(block) for block in net.layers[:layer] if isinstance(block, Layer)]
-        self.final = None if final is None else PackedLinear(final.weight, final.bias)
+        self.final = None if final is None else _packed(final)
         conv = net.positions.conv
         self.taps = conv.kernel_size[0]
         # [groups, taps * inputs, outputs]
@@ -215,10 +181,7 @@ class HubertStream:
         weights = [each.weights(audio) for each in stack[1:]]
         first = stack[0]
         norm = first.folded(centre, spread) if isinstance(first.norm, nn.GroupNorm) else first.weights(audio)
-        frames, parts = net.config.frames(len(audio)), threads_here()
-        cuts = [(frames * part // parts, frames * (part + 1) // parts) for part in range(parts)]
-        heard = [audio[low * UNIT : (high - 1) * UNIT + net.config.receptive_field] for low, high in cuts if low < high]
-        x = torch.cat(shared([partial(net.front_end.frames, each, [norm, *weights]) for each in heard]))
+        x = net.front_end.frames(audio, [norm, *weights])
         x = x if net.feature_norm is None else net.feature_norm(x)
         projected: Tensor = net.projection(x)
         return projected

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -116,12 +115,6 @@ class MultiPeriodDiscriminator(nn.Module):
         Items of a batch do not influence each other: true and made waves may go through together.
         """
         return [judge(wave) for judge in self.discriminators]
-
-
-def build_discriminator(config: DiscriminatorConfig) -> MultiPeriodDiscriminator:
-    """A discriminator on the meta device: names and shapes, no memory."""
-    with torch.device("meta"):
-        return MultiPeriodDiscriminator(config)
 
 
 def _through(convs: nn.ModuleList, post: nn.Module, x: Tensor) -> list[Tensor]:

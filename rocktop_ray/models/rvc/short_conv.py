@@ -46,8 +46,8 @@ class Workspace:
         return buffer[:size].view(shape)
 
     def views(self, conv: ShortConv, rows: int) -> _Views:
-        """How a convolution over ``rows`` rows uses the buffers, remembered: every view that is not made anew is one
-        less that threads of Python wait for each other at.
+        """How a convolution over ``rows`` rows uses the buffers, remembered: making them anew takes about as long as
+        a small product.
         """
         found = self._views.get((conv, rows))
         if found is None:

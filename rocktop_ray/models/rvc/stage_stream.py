@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from functools import partial
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rocktop_ray.crew import shared, threads_here
 from rocktop_ray.models.rvc.few_rows import for_few_rows
 from rocktop_ray.models.rvc.hifigan import SLOPE
 from rocktop_ray.models.rvc.short_conv import RowConv, Workspace
 from rocktop_ray.models.rvc.tiled import Stage, silence
-
-_MANY = 128
-"""Rows before an upsampling from which it is worth sharing."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +27,7 @@ class StageState:
 
 
 class StageStream:
-    """One upsampling with its source and residual blocks; ``lag`` rows behind the frames once upsampled.
-
-    The blocks are shared among the threads of a crew: the longest takes about as long as the others together.
-    """
+    """One upsampling with its source and residual blocks; ``lag`` rows behind the frames once upsampled."""
 
     def __init__(self, stage: Stage, lag: int, rate: int, spare: deque[Workspace]) -> None:
         self._stage, self._lag, self._rate, self._spare = stage, lag, rate, spare
@@ -64,35 +56,32 @@ class StageStream:
         joined = torch.cat([state.inputs, F.leaky_relu_(x, SLOPE)])
         signal = torch.empty(back + rows + stage.slack, stage.width)
         signal[:back] = state.rows[self._kept :]
-        parts = threads_here() if count >= _MANY else 1
-        cuts = pairwise(count * part // parts for part in range(parts + 1))
-        shared([partial(self._upsampled, signal[back:], joined, source, *cut) for cut in cuts])
+        self._upsampled(signal[back : back + rows], joined, source)
         silence(signal[back : back + rows], low, end)
         signal[back + rows :].zero_()
         kept = torch.empty_like(state.rows)
         kept[self._kept :] = signal[rows : rows + back]
-        jobs = [
-            partial(self._residual, chain, signal[back - chain.back :], rows, low, end, state.rows[part], kept[part])
+        first, *others = (
+            self._residual(chain, signal[back - chain.back :], rows, low, end, state.rows[part], kept[part])
             for chain, part in zip(self._blocks, self._parts, strict=True)
-        ]
-        # The longest first, so that the others meanwhile are the rest of the crew's.
-        first, *others = reversed(shared(jobs[::-1]))
+        )
         for other in others:
             first.add_(other)
         return StageState(joined[count:].clone(), kept), silence(first, low - stage.reach, end)
 
-    def _upsampled(self, signal: Tensor, inputs: Tensor, source: Tensor, low: int, high: int) -> None:
-        """The rows of ``signal`` that inputs ``low .. high`` make, with their part of the source."""
+    def _upsampled(self, rows: Tensor, inputs: Tensor, source: Tensor) -> None:
+        """Set ``rows`` to what the inputs make, with their part of the source."""
         stage = self._stage
-        rows = signal[low * stage.rate : high * stage.rate]
-        made, last = rows.view(high - low, -1), stage.reads - 1
-        torch.addmm(stage.bias, inputs[last + low : last + high], stage.runs[0], out=made)
+        last = stage.reads - 1
+        count = len(inputs) - last
+        made = rows.view(count, -1)
+        torch.addmm(stage.bias, inputs[last:], stage.runs[0], out=made)
         for run in range(1, stage.reads):
-            made.addmm_(inputs[last + low - run : last + high - run], stage.runs[run])
+            made.addmm_(inputs[last - run : last - run + count], stage.runs[run])
         if stage.noise is not None:
-            taps, count = len(stage.noise), len(inputs) - last
-            first = len(source) - (count - low) * stage.rate * stage.stride - self.heard
-            heard = source[first:][: (len(rows) - 1) * stage.stride + taps]
+            taps = len(stage.noise)
+            heard = source[len(source) - len(rows) * stage.stride - self.heard :]
+            heard = heard[: (len(rows) - 1) * stage.stride + taps]
             rows.addmm_(heard.unfold(0, taps, stage.stride), stage.noise)
 
     def _residual(

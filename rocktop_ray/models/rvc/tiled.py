@@ -8,16 +8,19 @@ Tiles lie on a grid of absolute frames, so parts that begin and end on it join t
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
+from threading import Barrier, Lock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rocktop_ray.crew import workers
 from rocktop_ray.models.rvc.hifigan import SLOPE, HifiganDecoder, ResBlock1, ResBlock2
 from rocktop_ray.models.rvc.short_conv import RowConv, Workspace, row_conv
 
@@ -65,7 +68,7 @@ class TiledDecoder:
         self.post_bias = post.bias
         self._spare: deque[Workspace] = deque()
         if (threads := torch.get_num_threads()) > 1:
-            workers(threads)
+            _workers(threads)
 
     @torch.inference_mode()
     def wave(
@@ -91,7 +94,7 @@ class TiledDecoder:
             for tile in tiles:
                 render(tile)
         else:
-            list(workers(threads).map(render, tiles))
+            list(_workers(threads).map(render, tiles))
         return wave
 
     def _tile(self, latent: Tensor, bias: Tensor, source: Tensor | None, start: int, stop: int) -> Tensor:
@@ -268,3 +271,34 @@ def silence(x: Tensor, low: int, total: int) -> Tensor:
     if low + len(x) > total:
         x[max(0, total - low) :].zero_()
     return x
+
+
+_MAKING = Lock()
+
+
+def _workers(threads: int) -> ThreadPoolExecutor:
+    """The workers of this process, made by the first thread that asks.
+
+    While they are made, threads that begin to compute would find a number of 1, so decoders make them before any wave.
+    """
+    with _MAKING:
+        return _pool(threads, os.getpid())
+
+
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Workers whose torch operations are single-threaded, shared by all voices of a process (a fork gets its own)."""
+    started = Barrier(threads + 1)
+
+    def begin() -> None:
+        torch.get_num_threads()  # takes over the process's number, which would otherwise happen at the first operation
+        torch.set_num_threads(1)
+        started.wait()
+
+    pool = ThreadPoolExecutor(threads, f"tiles-{process}", begin)
+    usual = torch.get_num_threads()
+    for _ in range(threads):
+        pool.submit(int)
+    started.wait()
+    torch.set_num_threads(usual)  # a thread's own setting, but also what threads that start later inherit
+    return pool

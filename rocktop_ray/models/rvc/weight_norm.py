@@ -7,7 +7,6 @@ A network for conversion holds plain weights. In training each normalised weight
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -107,11 +106,6 @@ def load_by_file_name(
             if name in given:
                 parameter.copy_(given[name])
     return missing
-
-
-def parameter_count(model: nn.Module) -> int:
-    """Numbers that are trained."""
-    return sum(prod(parameter.shape) for parameter in model.parameters())
 
 
 def _synthesizer_weights(
