@@ -11,6 +11,7 @@ from rocktop_ray.errors import SettingsError
 from rocktop_ray.live.ears import Ears, ListenerEars, WindowEars
 from rocktop_ray.live.far_ears import EarsFacts, EarsPlan, Hear, Heard, hear
 from rocktop_ray.live.parts import live_pitch
+from rocktop_ray.live.threads import limit_blas
 from rocktop_ray.models.listener import ListenerStream
 from rocktop_ray.voices.student_format import open_listener
 
@@ -46,6 +47,7 @@ class EarsActor:
         return hear(self._made[call.plan][0], facts.fresh, call)
 
     def _make(self, plan: EarsPlan) -> Ears:
+        limit_blas()
         if plan.encoder is None:
             return ListenerEars(self._listener())
         if plan.layout is None:

@@ -25,7 +25,7 @@ _PATIENCE = 0.75
 
 
 class EarsElsewhere(Protocol):
-    """Ears of other processes, e.g. ``serve_apps.live.ears_lines.EarsLines``."""
+    """Ears of other processes, e.g. ``serve_apps.live.transport.ears_lines.EarsLines``."""
 
     def open(self, plan: EarsPlan) -> EarsFacts:
         """Have them loaded. Blocks. Raises RocktopError."""

@@ -12,8 +12,8 @@ from serve_apps.graph import ConverterReplica
 from serve_apps.ingress import GatewayReplica
 from serve_apps.jobs.deployment import STAGE as JOBS_STAGE
 from serve_apps.jobs.deployment import JobsReplica
-from serve_apps.live.ears import EarsReplica
-from serve_apps.live.replica import DESK_STAGE, DeskReplica, LiveReplica
+from serve_apps.live.compute.ears import EarsReplica
+from serve_apps.live.compute.replica import DESK_STAGE, DeskReplica, LiveReplica
 from serve_apps.stage_replicas import AcousticReplica, ContentReplica, PitchReplica, VocoderReplica
 
 SHUTDOWN_SECONDS = 30.0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rocktop_ray import paths
 
@@ -15,6 +15,20 @@ Count = Annotated[int, Field(ge=1, le=10_000)]
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """A section inside this one that is given in part keeps its own defaults for the rest, not those of its class:
+        ``gateway: {cpus: 1}`` must not leave the gateway 4 connections.
+        """
+        if not isinstance(values, dict):
+            return values
+        filled = dict(values)
+        for name, entry in cls.model_fields.items():
+            if isinstance(entry.default, _Section) and isinstance(filled.get(name), dict):
+                filled[name] = {**entry.default.model_dump(exclude_unset=True), **filled[name]}
+        return filled
 
 
 class StageConfig(_Section):
@@ -176,6 +190,9 @@ class LiveConfig(_Section):
     """Of them those without deadlines (``pace: free``)."""
     load: Annotated[float, Field(gt=0, le=100)] = 0.7
     """Share of the time that may be promised to sessions with deadlines. Above 1, deadlines will be missed."""
+    way_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
+    """Time of a core that a block takes on its way through proxy and gateway; to feed a hop takes twice as much. Counts
+    against the nodes' cores when sessions are let in."""
     slack_ms: Annotated[float, Field(ge=0, le=1000)] = 20.0
     """How late a block may be answered after the next one was due, before the take itself goes out in its place."""
     resume_seconds: Annotated[float, Field(ge=0, le=3600)] = 60.0

@@ -39,11 +39,6 @@ class RequestIds:
         return _text(fresh)
 
 
-def made_at(request_id: str) -> float:
-    """When an id was made, in seconds since 1970 UTC. Raises ValueError if it is not a UUID."""
-    return (uuid.UUID(request_id).int >> 80) / 1000
-
-
 def _text(bits: int) -> str:
     """48 bits of time and 74 random ones, with version and variant put in."""
     high, low = bits >> 62, bits & (1 << 62) - 1

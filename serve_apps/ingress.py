@@ -12,8 +12,9 @@ from serve_apps.config import ServeConfig
 from serve_apps.dispatch import ServeConversions
 from serve_apps.gateway.app import build_api
 from serve_apps.jobs.remote import RemoteJobs
-from serve_apps.live.remote import RemoteDesk, ServeEngine
+from serve_apps.live.transport.remote import RemoteDesk, ServeEngine
 from serve_apps.observe.logs import configure_logging
+from serve_apps.permanent import keep_loaded
 from serve_apps.replicas import open_meter
 from serve_apps.services import Services
 from serve_apps.spool import Spool
@@ -40,7 +41,9 @@ class GatewayReplica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """What answers; Serve asks for it once."""
-        return build_api(self._services)
+        api = build_api(self._services)
+        keep_loaded()
+        return api
 
     async def check_health(self) -> None:
         """Answers while the event loop runs; Serve replaces a replica that does not."""

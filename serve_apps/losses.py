@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import grpc
 from ray.exceptions import (
     NodeDiedError,
     ObjectLostError,
@@ -27,6 +28,10 @@ _LOST = (
     RpcError,
     TaskCancelledError,
 )
+_BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL)
+"""How gRPC says that a call broke with its replica. Of handles that send by gRPC, Serve makes only some an error of
+Ray's.
+"""
 _RETRY_AFTER = 2.0
 _LONGEST_PAUSE = 2.0
 
@@ -38,6 +43,8 @@ def is_lost(error: BaseException) -> bool:
     """
     if isinstance(error, RayTaskError):
         return not isinstance(error.cause, RocktopError) and isinstance(error.cause, _LOST)
+    if isinstance(error, grpc.aio.AioRpcError):
+        return error.code() in _BROKEN
     return isinstance(error, _LOST)
 
 
@@ -50,12 +57,21 @@ def as_rocktop(error: Exception, who: str) -> RocktopError:
     if isinstance(error, BackPressureError):
         after = error.retry_after_s or _RETRY_AFTER
         return BusyError("as many requests wait as may: try again in a while", retry_after=after)
+    if isinstance(error, grpc.aio.AioRpcError) and error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return RocktopError(f"{who} was sent, or sent, more than goes into one message of Serve's")
     if isinstance(error, DeploymentUnavailableError):
         return StageLostError(f"{who} could not be started: see 'serve status' and the logs of its replicas")
     return RocktopError(f"{who} failed unexpectedly; the server's log says why")
 
 
-CAUGHT = (RayError, BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError, RocktopError)
+CAUGHT = (
+    RayError,
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+    RocktopError,
+    grpc.aio.AioRpcError,
+)
 """What a call over a handle raises."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from serve_apps.priority import hold_back, let_go, may_return
 
 _SECONDS = 0.2
 """Between two looks, each of which reads a small file for every thread of the parent."""
+_SOON = 0.04
+"""The same from a child's death until the next one is there, for ``_LONGEST`` at most."""
+_CALM = 0.5
+"""For which a process must look ready before it is let go: between two calls of its start it looks so, too."""
 _LONGEST = 15.0
 """That a process is held back: where others compute all the time, it would never be ready."""
 
@@ -37,28 +42,37 @@ class Nursery:
         self._parent = parent
         self._known = children(parent)
         self._held: dict[int, float] = {}
+        """Since when."""
+        self._unready: dict[int, float] = {}
+        """When it was seen last that they were not ready."""
         self._stop = threading.Event()
+        self._expecting = 0.0
+        """Until when a new child is likely."""
 
     def run(self) -> None:
         """Until ``close``."""
-        while may_return() and not self._stop.wait(_SECONDS):
+        while may_return() and not self._stop.wait(_SOON if time.monotonic() < self._expecting else _SECONDS):
             self.look()
         for child in self._held:
             let_go(child)
 
     def look(self) -> None:
         """Once."""
-        found = children(self._parent)
+        found, now = children(self._parent), time.monotonic()
+        if self._known - found:
+            self._expecting = now + _LONGEST
         for child in found - self._known:
-            self._held[child] = 0.0
+            self._held[child], self._expecting = now, 0.0
         self._known = found
-        for child in list(self._held):
-            self._held[child] += _SECONDS
-            if child not in found:
+        for child, since in list(self._held.items()):
+            if not ready(child):
+                self._unready[child] = now
+            gone = child not in found
+            if gone or now >= self._unready.get(child, since) + _CALM or now > since + _LONGEST:
                 del self._held[child]
-            elif ready(child) or self._held[child] > _LONGEST:
-                del self._held[child]
-                let_go(child)
+                self._unready.pop(child, None)
+                if not gone:
+                    let_go(child)
             else:
                 hold_back(child)  # again and again: threads come
 
@@ -84,4 +98,5 @@ def ready(worker: int) -> bool:
         title = Path(f"/proc/{worker}/cmdline").read_bytes()
     except OSError:
         return False
-    return title.startswith(b"ray::") and b"__init__" not in title and not title.startswith(b"ray::IDLE")
+    starts = any(word in title for word in (b"__init__", b".initialize_and_get_metadata"))
+    return title.startswith(b"ray::") and not starts and not title.startswith(b"ray::IDLE")

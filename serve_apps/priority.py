@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -32,6 +33,19 @@ def come_forward(thread: int) -> None:
     if sys.platform == "linux":
         with suppress(OSError):
             os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+
+
+@contextmanager
+def standing_back(wanted: bool = True) -> Iterator[None]:
+    """This thread has what others leave, for a moment. Where it could not come back it stays as it is."""
+    if not wanted or not may_return():
+        yield
+        return
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def hold_back(process: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 import numpy as np
@@ -41,3 +42,13 @@ async def through(
     async with server.running(), LiveClient(server.url, start, on_event=events.append, **options) as client:
         async with asyncio.timeout(120):
             return [audio async for audio in client.convert(blocks)], events
+
+
+async def heard(client: LiveClient, feed: Coroutine[Any, Any, None]) -> list[Audio]:
+    """All that comes back while ``feed`` sends."""
+    feeding = asyncio.create_task(feed)
+    answers = []
+    while (audio := await client.receive()) is not None:
+        answers.append(audio)
+    await feeding
+    return answers

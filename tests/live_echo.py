@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 from rocktop_ray.live.messages import (
     Applied,
@@ -74,6 +75,8 @@ class EchoServer:
         self.blocks = 0
         """That came in all, over all connections."""
         self.most_unanswered = 0
+        self.statuses: list[int] = []
+        """HTTP statuses that handshakes after the first are refused with, one each."""
         self.welcome: Callable[[ServerConnection, int], Awaitable[bool]] | None = None
         """Asked for each connection with its number, before anything is read; True: it has dealt with it."""
         self.do: Callable[[ServerConnection, int], Awaitable[None]] | None = None
@@ -81,9 +84,14 @@ class EchoServer:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[EchoServer]:
-        async with serve(self._connected, "127.0.0.1", 0, compression=None, close_timeout=0.2) as server:
+        async with serve(
+            self._connected, "127.0.0.1", 0, compression=None, close_timeout=0.2, process_request=self._refused
+        ) as server:
             self.url = f"ws://127.0.0.1:{_port(server)}"
             yield self
+
+    def _refused(self, socket: ServerConnection, request: Request) -> Response | None:
+        return socket.respond(self.statuses.pop(0), "not now") if self.headers and self.statuses else None
 
     async def _connected(self, socket: ServerConnection) -> None:
         assert socket.request is not None

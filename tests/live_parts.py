@@ -7,7 +7,8 @@ import math
 import struct
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ from rocktop_ray.live import messages, protocol
 from rocktop_ray.live.messages import Audio, Flags, Problem, ServerMessage, Start
 from rocktop_ray.protocols import Array
 from rocktop_ray.settings import ConvertSettings
-from serve_apps.live.endings import Ending
+from serve_apps.config import LiveConfig
+from serve_apps.live.desk import LocalDesk
 from serve_apps.live.engine import Desk, Fed, Feed, HopCost, StreamFacts
-from serve_apps.live.limits import LiveLimits
-from serve_apps.live.opening import Opening
-from serve_apps.live.runner import Behind
-from serve_apps.live.wire import GoneError, Wire
+from serve_apps.live.session.endings import Ending
+from serve_apps.live.session.limits import LiveLimits
+from serve_apps.live.session.opening import Opening
+from serve_apps.live.session.runner import Behind
+from serve_apps.live.session.wire import GoneError, Wire
 from serve_apps.observe.metrics import Metrics
 from serve_apps.orders import VoiceRef
 
@@ -276,3 +279,16 @@ def late_take(take: Array, delay: int) -> Array:
 
 def flagged(client: Client, flag: Flags) -> list[int]:
     return [seq for seq, audio in client.outputs.items() if audio.flags & flag]
+
+
+START = Start("anna", RATE, "f32", HOP, "free")
+LIVE = replace(START, pace="live")
+
+
+def run(work: Callable[..., Awaitable[Any]], **limits: Any) -> Any:
+    """``work`` with a stage of its own. The machine may be busy: sessions without deadlines are preferred."""
+
+    async def all_of_it() -> Any:
+        return await work(Stage(GainEngine(), LocalDesk(LiveConfig(resume_seconds=5)), **limits))
+
+    return asyncio.run(asyncio.wait_for(all_of_it(), 200))

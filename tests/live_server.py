@@ -18,8 +18,8 @@ from serve_cluster import small_home
 
 from serve_apps.config import ServeConfig
 from serve_apps.gateway.app import build_api
+from serve_apps.live.compute.local import LocalEngine
 from serve_apps.live.desk import LocalDesk
-from serve_apps.live.local import LocalEngine
 
 
 @dataclass

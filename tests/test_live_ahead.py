@@ -19,10 +19,10 @@ from rocktop_ray.errors import AudioError, StageLostError, StateMissingError
 from rocktop_ray.live.messages import Flags, Start
 from rocktop_ray.settings import ConvertSettings
 from serve_apps.config import LiveConfig
+from serve_apps.live.compute.local import LocalEngine
 from serve_apps.live.desk import LocalDesk
 from serve_apps.live.engine import Fed, Feed, HopCost, Piece
-from serve_apps.live.local import LocalEngine
-from serve_apps.live.paths import best
+from serve_apps.live.transport.paths import best
 
 
 @pytest.fixture

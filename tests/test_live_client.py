@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_calls import FREE, RATE, cut, joined, song, through
+from live_calls import FREE, RATE, cut, heard, joined, song, through
 from live_echo import EchoServer, abort
 from websockets.asyncio.server import ServerConnection
 
@@ -103,11 +103,7 @@ def test_changes_hold_at_their_place_also_after_a_drop() -> None:
                     await client.send(block)
                 await client.end()
 
-            feeding = asyncio.create_task(feed())
-            answers = []
-            while (audio := await client.receive()) is not None:
-                answers.append(audio)
-            await feeding
+            answers = await heard(client, feed())
             assert await client.receive() is None
             with pytest.raises(SettingsError, match="not open"):
                 await client.send(song(10))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from live_calls import heard
 from live_server import LiveServer, serving_live
 from live_voices import tiny_converter
 
@@ -63,8 +64,10 @@ def test_the_route_answers_as_the_stream_itself_does(server: LiveServer, unbroke
 
 
 @pytest.mark.parametrize("format", ["f32", "s16"])
-def test_a_drop_is_not_heard_through_the_route(server: LiveServer, unbroken: np.ndarray, format: str) -> None:
+def test_a_drop_is_not_heard_through_the_route(server: LiveServer, format: str) -> None:
     events: list[Event] = []
+    take = tone(9)  # more than 30 blocks, those that may wait to be taken, and the window: no drop comes after the end
+    unbroken = whole(list(stream(server.url, FREE, cut(take))))
 
     async def main() -> list[Audio]:
         start = replace(FREE, format=format)  # type: ignore[arg-type]
@@ -80,7 +83,7 @@ def test_a_drop_is_not_heard_through_the_route(server: LiveServer, unbroken: np.
         client._connect = connect  # type: ignore[method-assign]
         answers = []
         async with client:
-            async for audio in client.convert(cut(tone(2))):
+            async for audio in client.convert(cut(take)):
                 answers.append(audio)
                 if len(answers) in (5, 30):
                     sockets[-1].transport.abort()
@@ -89,9 +92,40 @@ def test_a_drop_is_not_heard_through_the_route(server: LiveServer, unbroken: np.
     result = whole(asyncio.run(main()))
     assert len([event for event in events if isinstance(event, Lost)]) == 2
     assert len([event for event in events if isinstance(event, Resumed)]) == 2
-    assert isinstance(events[-1], Ended) and events[-1].samples == 2 * RATE
+    assert isinstance(events[-1], Ended) and events[-1].samples == len(take)
     assert len(result) == len(unbroken)
     assert np.abs(result - unbroken).max() < (1e-5 if format == "f32" else 2e-4)
+
+
+def test_another_voice_takes_over_and_one_that_is_not_there_does_not(server: LiveServer, unbroken: np.ndarray) -> None:
+    async def main(voice: str) -> tuple[np.ndarray, list[Event]]:
+        events: list[Event] = []
+        told = asyncio.Event()
+
+        def hear(event: Event) -> None:
+            events.append(event)
+            told.set()
+
+        async with LiveClient(server.url, FREE, on_event=hear) as client:
+
+            async def feed() -> None:
+                for number, block in enumerate(cut(tone(2))):
+                    if number == 1:
+                        told.clear()
+                        await client.change_voice(voice)
+                    if number == 5:
+                        await asyncio.wait_for(told.wait(), 30)
+                    await client.send(block)
+                await client.end()
+
+            return whole(await heard(client, feed())), events
+
+    other, events = asyncio.run(main("berta"))
+    assert any(isinstance(event, Applied) and event.voice == "berta" for event in events)
+    assert len(other) >= 2 * RATE and np.abs(other[RATE : 2 * RATE] - unbroken[RATE : 2 * RATE]).max() > 1e-2
+    same, events = asyncio.run(main("nobody"))
+    assert any("refused" in str(event) for event in events) and not any(isinstance(event, Applied) for event in events)
+    assert np.abs(same - unbroken).max() < 1e-5
 
 
 def test_changes_and_refusals_through_the_route(server: LiveServer) -> None:
@@ -112,12 +146,7 @@ def test_changes_and_refusals_through_the_route(server: LiveServer) -> None:
                     await client.send(block)
                 await client.end()
 
-            feeding = asyncio.create_task(feed())
-            answers = []
-            while (audio := await client.receive()) is not None:
-                answers.append(audio)
-            await feeding
-            return answers, events
+            return await heard(client, feed()), events
 
     answers, events = asyncio.run(main())
     result = whole(answers)

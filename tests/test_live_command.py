@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from command_line import rocktop
 from live_echo import EchoServer, abort, refuse
-from test_cli import rocktop
 from websockets.asyncio.server import ServerConnection
 
 from rocktop_ray import cli
@@ -116,6 +116,10 @@ def test_a_file_in_live_pace_takes_its_time(
     [
         (["--pace", "fast"], 64, "live, free"),
         (["--raw", "s24"], 64, "f32, s16"),
+        (["--raw", "s16"], 64, "--raw: only with raw samples (-)"),
+        (["--device", "3"], 64, "--device: only with a microphone or a loudspeaker"),
+        (["--output-device", "3", "--buffer", "40"], 64, "--output-device, --buffer: only with a loudspeaker"),
+        (["--wire", "s16", "--patience", "0"], 64, "--wire, --patience: only with --url"),
         (["--key", "99"], 64, "key must be between"),
         (["--url", "ftp://x"], 64, "address"),
         (["--url", "ws://me:secret@127.0.0.1:9"], 64, "--api-key"),
@@ -169,8 +173,9 @@ class Pipe:
         (["--raw", "s16"], (song() * 32767).astype("<i2").tobytes(), ""),
         (["--key", "16"], song().tobytes(), ""),
         ([], b"\xff" * 4000, "not numbers"),
+        ([], b"", "the input is empty"),
     ],
-    ids=["s16", "loud", "garbage"],
+    ids=["s16", "loud", "garbage", "nothing"],
 )
 def test_raw_samples_go_through_pipes(
     server: EchoServer,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_cli import rocktop
+from command_line import rocktop
 
 from rocktop_ray.errors import DeviceError
 from rocktop_ray.live import device

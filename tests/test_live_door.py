@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from rocktop_ray.errors import BusyError, StageLostError
-from serve_apps.live.door import Door
-from serve_apps.live.path import Path
+from serve_apps.live.transport.door import Door
+from serve_apps.live.transport.path import Path
 
 
 def test_calls_go_side_by_side_and_errors_come_through() -> None:

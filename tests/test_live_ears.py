@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from stand_ins import LevelEncoder, LoudPitch
 from actors.content import ContentActor
 from actors.ears import EarsActor
 from actors.pitch import PitchActor
-from rocktop_ray.crew import led
 from rocktop_ray.errors import ModelMissingError, RocktopError, SettingsError, StageLostError, StreamStateError
 from rocktop_ray.live.converter import LiveConverter
 from rocktop_ray.live.ears import ListenerEars
@@ -30,9 +28,9 @@ from rocktop_ray.models.listener.network import ListenerConfig, ListenerNet
 from rocktop_ray.models.listener.stream import ListenerStream
 from rocktop_ray.protocols import Array
 from rocktop_ray.settings import ConvertSettings
-from serve_apps.live.door import Address, Door
-from serve_apps.live.ears_lines import Call, EarsLines
-from serve_apps.live.frames import lost
+from serve_apps.live.transport.door import Address, Door
+from serve_apps.live.transport.ears_lines import Call, EarsLines
+from serve_apps.live.transport.frames import lost
 
 PLAN = EarsPlan("level", True, "loudest", LAYOUT)
 BLOCK = 1764
@@ -104,7 +102,7 @@ def test_a_far_listener_is_the_same_to_the_bit() -> None:
     here, there = [ears.begin()] * 2, [far.begin()] * 2
     for _ in range(4):
         audio = generator.uniform(-0.3, 0.3, (2, 640)).astype(np.float32)
-        here, units, melodies = led(partial(ears.step, here, audio, settings))
+        here, units, melodies = ears.step(here, audio, settings)
         there, far_units, far_melodies = far.step(there, audio, settings)
         assert all(np.array_equal(*each) for each in zip(units, far_units, strict=True))
         assert all(np.array_equal(a.f0, b.f0) for a, b in zip(melodies, far_melodies, strict=True))

@@ -24,10 +24,10 @@ from rocktop_ray.errors import (
 from rocktop_ray.protocols import Array
 from rocktop_ray.settings import ConvertSettings
 from serve_apps.config import LiveConfig
-from serve_apps.live.admission import fits, longest_turn, promised
+from serve_apps.live.admission import Machine, busy, fits, longest_turn, promised
+from serve_apps.live.compute.local import LocalEngine
 from serve_apps.live.desk import LocalDesk
 from serve_apps.live.engine import LEASE_SECONDS, Fed, Feed, HopCost, Piece
-from serve_apps.live.local import LocalEngine
 from serve_apps.orders import VoiceRef
 
 ANNA, BERTA = VoiceRef("anna", "anna"), VoiceRef("berta", "berta")
@@ -184,7 +184,8 @@ def test_admission_adds_up_what_hops_cost() -> None:
     assert promised([anna], 1) == pytest.approx(0.25) and promised([anna] * 4, 1) == pytest.approx(0.7)
     assert promised([anna, anna], 2) == pytest.approx(0.25) and promised([anna, berta], 1) == pytest.approx(0.65)
     assert longest_turn([anna] * 3, 2) == pytest.approx(0.4) and promised([], 1) == longest_turn([], 1) == 0
-    assert fits([anna] * 4, 1, 0.71) and not fits([anna] * 5, 1, 0.71) and fits([anna] * 8, 2, 0.71)
+    one, two = Machine(1), Machine(2)
+    assert fits([anna] * 4, one, 0.71) and not fits([anna] * 5, one, 0.71) and fits([anna] * 8, two, 0.71)
 
 
 class Clock:
@@ -226,6 +227,50 @@ def test_the_desk_lets_in_as_many_as_can_be_served() -> None:
     asyncio.run(run())
 
 
+def test_cores_are_shared_by_computing_and_by_the_blocks_way() -> None:
+    anna = HopCost("a", 0.004, 0.006, 0.04, blocks=25.0)  # 0.25 of a core for one; with 2 ms the way 0.15 each
+    machine = Machine(replicas=2, cores=2, way=0.002)
+    assert busy([anna], machine) == pytest.approx((0.25 + 0.15) / 2)
+    assert busy([anna] * 4, machine) == pytest.approx((0.8 + 0.6) / 2)
+    assert busy([anna] * 4, Machine(2, cores=8, way=0.002)) == pytest.approx(0.4), "of the replicas' time"
+    assert busy([anna], Machine(1, threads=2, cores=2)) == pytest.approx(0.25), "two threads, two cores"
+    assert busy([replace(anna, blocks=100.0)], machine) == pytest.approx((0.25 + 0.3) / 2), "more blocks, more way"
+
+
+def test_a_desk_of_two_cores_counts_proxy_and_gateway() -> None:
+    async def run() -> None:
+        cost = replace(COST, each=0.0026, blocks=25.0)
+        for cores, most in ((2, 5), (16, 18)):
+            desk = LocalDesk(LiveConfig(replicas=2, load=0.7), Clock(), at_once=2, cores=cores)
+            for n in range(most):
+                await sit(desk, f"s{n}", cost=cost)
+            with pytest.raises(BusyError):
+                await sit(desk, "more", cost=cost)
+            assert 0.5 < (await desk.renew("s0", "s0")).load <= 0.7
+
+    asyncio.run(run())
+
+
+def test_nobody_is_let_in_where_those_who_sing_are_late() -> None:
+    async def run() -> None:
+        clock = Clock()
+        desk = LocalDesk(LiveConfig(replicas=4), clock)
+        for session in ("a", "b", "c"):
+            await sit(desk, session)
+        await desk.renew("a", "a", late=0.5)
+        await sit(desk, "d")  # one of three: its own affair
+        await desk.renew("b", "b", late=0.2)
+        await desk.renew("c", "c", late=0.04)
+        with pytest.raises(BusyError, match="late"):
+            await sit(desk, "e")
+        await sit(desk, "c", cost=replace(COST, voice="berta"))  # who sits may change
+        clock.now += 5.5
+        await desk.renew("a", "a")
+        await sit(desk, "e")
+
+    asyncio.run(run())
+
+
 def test_leases_end_and_parked_sessions_too() -> None:
     async def run() -> None:
         clock = Clock()
@@ -245,10 +290,13 @@ def test_leases_end_and_parked_sessions_too() -> None:
             await desk.park("s", "secret", b"two", sitting="s")
         await desk.admit("s", ANNA, RATE, True, sitting="new", cost=COST)
         await desk.park("s", "secret", b"three", sitting="new")
-        await desk.leave("s", "new", keep=True)
-        clock.now += 31
+        await desk.leave("s", "new", keep=60.0)  # but for 30 at most
+        clock.now += 29
+        assert await desk.take("s", "secret", sitting="later") == b"three"
+        await desk.leave("s", "later", keep=15.0)
+        clock.now += 16
         with pytest.raises(SessionGoneError):
-            await desk.take("s", "secret", sitting="later")
+            await desk.take("s", "secret", sitting="last")
 
     asyncio.run(run())
 
@@ -262,7 +310,7 @@ def test_a_second_connection_asks_the_first_to_park() -> None:
         while not (await desk.renew("s", "s")).wanted:
             await asyncio.sleep(0.01)
         await desk.park("s", "secret", b"new", sitting="s")
-        await desk.leave("s", "s", keep=True)
+        await desk.leave("s", "s", keep=60.0)
         assert await taking == b"new"
         with pytest.raises(SessionTakenError):
             await sit(desk, "s")
@@ -281,7 +329,7 @@ def test_what_is_parked_is_bounded() -> None:
         with pytest.raises(SessionGoneError):
             await desk.take("a", "x", sitting="new")
         assert await desk.take("b", "x", sitting="new") == b"\2"
-        await desk.leave("b", "new", keep=True)
+        await desk.leave("b", "new", keep=60.0)
         for session in ("d", "e"):
             await desk.park(session, "x", bytes(1 << 19), sitting=session)
         assert await desk.take("e", "x", sitting="new") == bytes(1 << 19)

@@ -19,11 +19,11 @@ from rocktop_ray.errors import StageLostError
 from rocktop_ray.live.messages import Flags, Start
 from serve_apps.config import LiveConfig
 from serve_apps.live.desk import LocalDesk
-from serve_apps.live.door import Address, Door
-from serve_apps.live.hedge import hedged
-from serve_apps.live.path import Path
-from serve_apps.live.pulse import CALM, LEAST, MOST, Pulse
-from serve_apps.live.remote import ServeEngine
+from serve_apps.live.transport.door import Address, Door
+from serve_apps.live.transport.hedge import hedged
+from serve_apps.live.transport.path import Path
+from serve_apps.live.transport.pulse import CALM, LEAST, MOST, Pulse
+from serve_apps.live.transport.remote import ServeEngine
 
 
 class Replica:

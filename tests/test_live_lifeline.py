@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from serve_apps.live.lifeline import hang_out, until_death
-from serve_apps.live.quiet import quietly
+from serve_apps.live.compute.quiet import quietly
+from serve_apps.live.transport.lifeline import hang_out, until_death
 from serve_apps.nursery import Nursery, children, ready
-from serve_apps.priority import hold_back, let_go, may_return, stand_back
+from serve_apps.priority import hold_back, let_go, may_return, stand_back, standing_back
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads, and their file tables")
 CHILD = """
 import socket, threading
-from serve_apps.live.lifeline import hang_out
+from serve_apps.live.transport.lifeline import hang_out
 server = socket.create_server(("127.0.0.1", 0))
 print(hang_out("127.0.0.1") or 0, server.getsockname()[1], flush=True)
 kept = server.accept()[0]
@@ -110,6 +110,66 @@ def test_a_starting_process_is_held_back_until_it_is_ready() -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_a_process_is_let_go_once_it_has_been_ready_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not may_return():
+        pytest.skip("priorities cannot be given back here")
+    is_ready = [False]
+    monkeypatch.setattr("serve_apps.nursery.ready", lambda _: is_ready[0])
+    nursery = Nursery(os.getpid())
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+
+    def held() -> bool:
+        nursery.look()
+        return os.sched_getscheduler(child.pid) == os.SCHED_IDLE
+
+    try:
+        for looks in (True, False, True):
+            is_ready[0] = looks
+            assert held()
+        deadline = time.monotonic() + 10
+        while held():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert time.monotonic() > deadline - 9.8, "at once"
+        is_ready[0] = False
+        assert not held(), "let go for good"
+    finally:
+        child.kill()
+        child.wait()
+    assert nursery._expecting == 0.0
+    nursery.look()
+    assert nursery._expecting > time.monotonic()
+
+
+def test_a_replica_is_ready_once_it_is_initialised() -> None:
+    program = "import sys, time; time.sleep(60)"
+    for title, done in (
+        ("ray::ServeReplica:rocktop:Live", True),
+        ("ray::ServeReplica:rocktop:Live.initialize_and_get_metadata", False),
+        ("ray::ServeReplica:rocktop:Live.__init__", False),
+        ("ray::IDLE", False),
+    ):
+        child = subprocess.Popen([title, "-c", program], executable=sys.executable)
+        try:
+            deadline = time.monotonic() + 10
+            while not (found := Path(f"/proc/{child.pid}/cmdline").read_bytes()).startswith(b"ray::"):
+                assert time.monotonic() < deadline, found
+            assert ready(child.pid) is done, title
+        finally:
+            child.kill()
+            child.wait()
+
+
+def test_a_thread_stands_back_for_a_moment() -> None:
+    if not may_return():
+        pytest.skip("priorities cannot be given back here")
+    seen = []
+    for wanted in (True, False):
+        with standing_back(wanted):
+            seen.append(os.sched_getscheduler(0))
+    assert seen == [os.SCHED_IDLE, os.SCHED_OTHER] and os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_threads_that_stand_back_by_themselves_stay_there() -> None:

@@ -18,12 +18,12 @@ from rocktop_ray.errors import (
 )
 from rocktop_ray.live.messages import Audio, Flags
 from rocktop_ray.settings import ConvertSettings
-from serve_apps.live.clock import Budget, LiveClock
-from serve_apps.live.concealment import Joiner, predict
-from serve_apps.live.course import Course, fresh_save
-from serve_apps.live.endings import close_code
-from serve_apps.live.parking import Head, Totals, pack_save, unpack_save
-from serve_apps.live.tape import Block, How
+from serve_apps.live.session.clock import Budget, LiveClock
+from serve_apps.live.session.concealment import Joiner, predict
+from serve_apps.live.session.course import Course, fresh_save
+from serve_apps.live.session.endings import close_code
+from serve_apps.live.session.parking import Head, Totals, pack_save, unpack_save
+from serve_apps.live.session.tape import Block, How
 from serve_apps.orders import VoiceRef
 
 
@@ -94,6 +94,23 @@ def test_the_joiner_does_not_care_how_the_stream_is_cut() -> None:
     assert np.array_equal(expected[640:900], take[640:900]) and np.array_equal(expected[940:], wave[940:])
 
 
+@pytest.mark.parametrize("block", [1, 7, 441, 1764])
+def test_a_bypassed_stream_that_is_late_stays_the_take(block: int) -> None:
+    """The engine's take was resampled twice: it is off by some thousandths, and nothing else may be."""
+    rng, rate = np.random.default_rng(3), 44_100
+    take = np.concatenate([sung(0.1, rate), rng.uniform(-0.5, 0.5, rate // 10).astype(np.float32), sung(0.1, rate)])
+    same = take + rng.uniform(-0.002, 0.002, len(take)).astype(np.float32)
+    joiner, found, low = Joiner(rate), [], 0
+    for number in range(-(-len(take) // block)):
+        high, late = min(low + block, len(take)), low > 2000 and number % 10 < 3
+        found.append(joiner.missing(take[low:high]) if late else joiner.converted(same[low:high], take[low:high]))
+        low = high
+    assert np.abs(np.concatenate(found) - take).max() <= 0.0041
+    other = Joiner(rate)
+    other.converted(-take[:4410], take[:4410])
+    assert np.abs(other.missing(take[4410:6000]) - take[4410:6000]).max() > 0.1, "a voice is faded out"
+
+
 def test_deadlines_and_real_time() -> None:
     clock = LiveClock(1000, slack=0.02, credit=0.5)
     assert clock.due(5.0, 40, 0, 40) == pytest.approx(5.06)
@@ -108,9 +125,9 @@ def test_deadlines_and_real_time() -> None:
     assert sum(budget.take(1.0) for _ in range(50)) == 20 and budget.take(1.2)
 
 
-@pytest.mark.parametrize(("crowd", "every"), [(1, 1), (2, 1), (4, 2), (50, 5)])
+@pytest.mark.parametrize(("crowd", "every"), [(1, 1), (3, 1), (4, 2), (50, 5)])
 def test_many_sessions_are_saved_less_often(crowd: int, every: int) -> None:
-    """Blocks of 40 ms: with up to 2, 4 and 50 sessions after 30, 60 and at most 200 ms."""
+    """Blocks of 40 ms: with up to 3, with 4 and with 50 sessions after 36, 48 and at most 200 ms."""
     how, block = How(VoiceRef("anna", "1"), ConvertSettings()), RATE // 25
     course = Course(fresh_save(Head("s", None, RATE, "f32", block, block, "live"), how, {}, 0), 0, 0.0)
     course.crowd = crowd

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import numpy as np
 import pytest
-from live_calls import cut, song, through
+from live_calls import cut, joined, song, through
 from live_echo import EchoServer, abort, refuse
 from websockets.asyncio.server import ServerConnection
 
@@ -21,6 +22,7 @@ from rocktop_ray.errors import (
     StreamRefusedError,
     VoiceNotFoundError,
 )
+from rocktop_ray.live.events import Resumed
 from rocktop_ray.live.messages import CloseCode, Notice, Problem
 from rocktop_ray.live.protocol import pack
 
@@ -92,6 +94,21 @@ def test_a_fault_that_comes_again_and_again_ends_the_stream() -> None:
     with pytest.raises(RocktopError, match="fault of its own: because"):
         asyncio.run(through(server, cut(song())))
     assert 2 <= len(server.headers) <= 3
+
+
+def test_a_service_that_starts_again_is_waited_for() -> None:
+    """What is before it answers handshakes by itself: with 500 and 503 while it stops, with 404 while it starts."""
+    server = EchoServer()
+    server.statuses = [500, 503, 404]
+
+    async def drop(socket: ServerConnection, count: int) -> None:
+        if count == 5:
+            abort(socket)
+
+    server.do = drop
+    answers, events = asyncio.run(through(server, cut(song())))
+    assert np.array_equal(joined(answers)[: len(song())], song())
+    assert not server.statuses and [type(event) for event in events].count(Resumed) == 1
 
 
 def test_a_server_that_stays_away_is_waited_for_and_no_longer() -> None:

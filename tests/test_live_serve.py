@@ -22,7 +22,7 @@ from rocktop_ray.live.stream import LiveStream
 from rocktop_ray.protocols import Array
 from rocktop_ray.settings import ConvertSettings
 from serve_apps.live.engine import HopCost
-from serve_apps.live.remote import RemoteDesk, ServeEngine
+from serve_apps.live.transport.remote import RemoteDesk, ServeEngine
 from serve_apps.orders import VoiceRef
 from serve_apps.voices import VoiceShelf
 
@@ -121,7 +121,7 @@ def test_a_replaced_desk_knows_those_who_sit_again(served: str) -> None:
         assert (await desk.renew("s", "one")).sessions >= 1
         for state in (b"state", bytes(range(256)) * (6 << 12)):  # 6 MiB: more than Serve takes by gRPC
             await desk.park("s", "secret", state, sitting="one")
-            await desk.leave("s", "one", keep=True)
+            await desk.leave("s", "one", keep=60.0)
             assert await desk.take("s", "secret", sitting="one") == state
         await desk.leave("s", "one")
 

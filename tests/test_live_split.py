@@ -25,7 +25,7 @@ from rocktop_ray.live.stream import LiveStream
 from rocktop_ray.protocols import Array
 from rocktop_ray.settings import ConvertSettings
 from serve_apps.live.engine import Feed
-from serve_apps.live.remote import ServeEngine
+from serve_apps.live.transport.remote import ServeEngine
 from serve_apps.voices import VoiceShelf
 
 pytestmark = pytest.mark.xdist_group("ray")

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rocktop_ray.errors import AudioError, SettingsError, VoiceFormatError, VoiceNotFoundError
+from rocktop_ray.models.about import NetworkAbout
 from rocktop_ray.models.listener import ListenerConfig, ListenerNet, ListenerStream
 from rocktop_ray.models.listener.causal import LeakyMean
 from rocktop_ray.models.listener.front import HOP, class_hz
@@ -22,7 +23,6 @@ from rocktop_ray.models.singer.live_net import LiveConfig, LiveFrameNet, LiveNet
 from rocktop_ray.voices.student_format import (
     LISTENER,
     LIVE_NET,
-    StudentAbout,
     open_listener,
     open_live_net,
     read_live_net,
@@ -222,7 +222,7 @@ def test_wrong_shapes_are_refused() -> None:
     assert net.step([net.begin()], units[:, :0], f0[:, :0], voiced[:, :0], [0])[1].shape == (1, 12, 0)
 
 
-ABOUT = StudentAbout("whisper-base", info="test", recipe={"steps": 1})
+ABOUT = NetworkAbout(encoder="whisper-base", info="test", recipe={"steps": 1})
 
 
 def test_files_hold_what_was_written(tmp_path: Path) -> None:

@@ -29,6 +29,13 @@ def test_the_files_are_there() -> None:
     assert [file.stem for file in FILES] == ["cluster", "laptop", "one_gpu"]
 
 
+def test_a_section_given_in_part_keeps_its_own_defaults() -> None:
+    config = ServeConfig.model_validate({"gateway": {"cpus": 1}, "live": {"windows": {"hop": 10}}, "pitch": {}})
+    assert config.gateway == StageConfig(cpus=1, concurrency=256, target_ongoing=64)
+    assert config.live.windows.ahead == ServeConfig().live.windows.ahead and config.live.windows.hop == 10
+    assert config.pitch == ServeConfig().pitch and ServeConfig.model_validate(config.model_dump()) == config
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_file_is_what_serve_and_the_builder_want(file: Path) -> None:
     data = yaml.safe_load(file.read_text())

@@ -12,7 +12,7 @@ from serve_apps import studio
 from serve_apps.gateway import convert_routes, docs_routes, info_routes, job_routes, openapi, problems, voice_routes
 from serve_apps.gateway.frame import Frame
 from serve_apps.gateway.guard import Guard
-from serve_apps.gateway.sockets import refusal
+from serve_apps.gateway.sockets import nowhere, refusal
 from serve_apps.live import routes as live_routes
 from serve_apps.nano import routes as nano_routes
 from serve_apps.observe import routes as observe_routes
@@ -52,6 +52,7 @@ def build_api(services: Services) -> FastAPI:
         app.include_router(router)
     if services.live is not None and services.desk is not None:
         app.include_router(live_routes.router(services.live, services.desk, config.live, services.voices, veil))
+    app.router.default = nowhere(app.router.default, veil)
     openapi.describe(app, config)
 
     def refuse(error: RocktopError, scope: Scope) -> ASGIApp:

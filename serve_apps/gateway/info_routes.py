@@ -21,7 +21,7 @@ from rocktop_ray.protocols import TAKE_RATE
 from rocktop_ray.store.catalogue import lookup
 from rocktop_ray.store.fetch import command, location
 from serve_apps.gateway import openapi
-from serve_apps.gateway.intake import MAX_FIELD_BYTES
+from serve_apps.gateway.bodies import MAX_FIELD_BYTES
 from serve_apps.gateway.refusals import NotReadyError
 from serve_apps.requests import DEFAULT_FORMAT
 from serve_apps.services import Services

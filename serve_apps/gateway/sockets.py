@@ -16,7 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rocktop_ray.errors import RocktopError
 from rocktop_ray.live.messages import CloseCode, Problem
 from rocktop_ray.live.protocol import close_reason, pack
-from serve_apps.gateway.problems import UNEXPECTED, Veil, problem, retry_after
+from serve_apps.gateway.problems import UNEXPECTED, Veil, problem, respond, retry_after
+from serve_apps.gateway.refusals import RouteNotFoundError
 from serve_apps.observe.http import route_of
 
 _access = logging.getLogger("serve_apps.access")
@@ -58,6 +59,21 @@ def refusal(error: RocktopError, scope: Scope, veil: Veil) -> ASGIApp:
     return refuse
 
 
+def nowhere(otherwise: ASGIApp, veil: Veil) -> ASGIApp:
+    """For WebSockets at paths where there is nothing: the handshake is answered with 404 (ASGI's denial response), not
+    with 403 as by itself. ``otherwise``: for all else, and for servers that cannot do that.
+    """
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and "websocket.http.response" in scope.get("extensions", {}):
+            error = RouteNotFoundError(f"there is no stream at {scope['path'][:200]}; see /docs")
+            await respond(error, scope, veil)(scope, receive, send)
+        else:
+            await otherwise(scope, receive, send)
+
+    return answer
+
+
 class SocketAccount:
     """Sees what comes in and goes out on one WebSocket."""
 
@@ -67,7 +83,7 @@ class SocketAccount:
         self._in = self._out = 0
         self._accepted = False
         self._code: int | None = None
-        """With which the connection was closed, by whomever."""
+        """With which the connection was closed, by whomever; of a refused handshake its HTTP status."""
 
     async def run(self, app: ASGIApp, veil: Veil) -> None:
         """Serve it. Raises nothing but CancelledError: whatever is met, the client is told, and the log."""
@@ -98,6 +114,8 @@ class SocketAccount:
             MutableHeaders(raw=message["headers"])["X-Request-Id"] = self._scope["state"]["request_id"]
         elif message["type"] == "websocket.close":
             self._code = self._code or message.get("code", 1000)
+        elif message["type"] == "websocket.http.response.start":
+            self._code = message["status"]
         self._out += _size(message)
         await self._send(message)
 
@@ -135,4 +153,4 @@ class SocketAccount:
 
 
 def _size(message: Message) -> int:
-    return len(message.get("bytes") or b"") + len(message.get("text") or "")
+    return len(message.get("bytes") or message.get("body") or b"") + len(message.get("text") or "")

@@ -24,7 +24,9 @@ from rocktop_ray.store.sources import UrlSource
 from rocktop_ray.tracking.registry import FetchedVoice, is_reference
 from rocktop_ray.voices.info import VoiceInfo
 from serve_apps.gateway import openapi
-from serve_apps.gateway.intake import fetch_policy, in_thread, read_body, read_form
+from serve_apps.gateway.bodies import read_body, read_form
+from serve_apps.gateway.in_thread import in_thread
+from serve_apps.gateway.intake import fetch_policy
 from serve_apps.gateway.refusals import ForbiddenError, MediaTypeError
 from serve_apps.gateway.voice_objects import VoiceAddresses, VoiceFacts, VoiceForm, VoiceList
 from serve_apps.labels import url_label

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from serve_apps.live.engine import HopCost
 
@@ -28,9 +29,30 @@ def longest_turn(costs: Sequence[HopCost], replicas: int) -> float:
     return max(turns, default=0.0)
 
 
-def fits(costs: Sequence[HopCost], replicas: int, load: float) -> bool:
+@dataclass(frozen=True)
+class Machine:
+    """What there is to be shared."""
+
+    replicas: int
+    """Processes that compute and have cores of their own."""
+    threads: int = 1
+    """Of each."""
+    cores: float = math.inf
+    """Of all nodes."""
+    way: float = 0.0
+    """Seconds of a core that a block takes on its way through proxy and gateway; feeding a hop takes twice as much."""
+
+
+def busy(costs: Sequence[HopCost], machine: Machine) -> float:
+    """Share that is promised: of the replicas' time, or of all cores' with a block's way, whichever is more."""
+    computing = promised(costs, machine.replicas)
+    way = machine.way * sum(cost.blocks + 2 / cost.hop for cost in costs)
+    return max(computing, (computing * machine.replicas * machine.threads + way) / machine.cores)
+
+
+def fits(costs: Sequence[HopCost], machine: Machine, load: float) -> bool:
     """Whether all of them can keep their deadlines with ``load`` of the time."""
-    return promised(costs, replicas) <= load and longest_turn(costs, replicas) <= load
+    return busy(costs, machine) <= load and longest_turn(costs, machine.replicas) <= load
 
 
 def _by_voice(costs: Sequence[HopCost]) -> list[tuple[HopCost, int]]:

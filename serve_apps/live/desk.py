@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from rocktop_ray.errors import BusyError, SessionGoneError, SessionTakenError, StorageError
 from serve_apps.config import LiveConfig
-from serve_apps.live.admission import fits, promised
+from serve_apps.live.admission import Machine, busy, fits, longest_turn
 from serve_apps.live.engine import LEASE_SECONDS, TAKE_SECONDS, HopCost, House
 from serve_apps.observe.metrics import Metrics
 from serve_apps.orders import VoiceRef
@@ -22,6 +23,8 @@ _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.05
 _RETRY_SECONDS = 10.0
 _RETRY_SLOW_SECONDS = 60.0
+_LATE_SHARE, _LATE_SECONDS = 0.1, 5.0
+"""Of the blocks between two renewals; and how long it is remembered."""
 
 
 @dataclass
@@ -34,6 +37,8 @@ class _Seat:
     live: bool
     until: float
     """When the lease ends."""
+    late: float = float("-inf")
+    """When its gateway said last that blocks were late."""
 
 
 @dataclass
@@ -55,10 +60,18 @@ class LocalDesk:
         clock: Callable[[], float] = time.monotonic,
         *,
         at_once: int | None = None,
+        cores: int | None = None,
     ) -> None:
-        """at_once: replicas that have a core of their own; None: all of them."""
+        """at_once: replicas that have cores of their own; None: all of them. cores: that proxies, gateways and replicas
+        share; None: more than they need.
+        """
         self._config, self._clock = config or LiveConfig(), clock
-        self._replicas = min(self._config.replicas, at_once or self._config.replicas)
+        self._machine = Machine(
+            replicas=min(self._config.replicas, at_once or self._config.replicas),
+            threads=self._config.threads,
+            cores=cores or math.inf,
+            way=self._config.way_ms / 1e3,
+        )
         self._seats: dict[str, _Seat] = {}
         self._parked: OrderedDict[str, _Parked] = OrderedDict()
         self._wanted: dict[str, str] = {}
@@ -75,7 +88,7 @@ class LocalDesk:
         self._seats[session] = _Seat(sitting, cost if live else None, live, self._clock() + LEASE_SECONDS)
         self._tell()
 
-    async def renew(self, session: str, sitting: str) -> House:
+    async def renew(self, session: str, sitting: str, *, late: float = 0.0) -> House:
         """See ``engine.Desk``."""
         self._sweep()
         seat = self._seats.get(session)
@@ -84,15 +97,15 @@ class LocalDesk:
         if seat.sitting != sitting:
             raise SessionTakenError("this session is used by another connection")
         seat.until = self._clock() + LEASE_SECONDS
+        if late > _LATE_SHARE:
+            seat.late = self._clock()
         return House(len(self._seats), self._load(), wanted=session in self._wanted)
 
-    async def leave(self, session: str, sitting: str, *, keep: bool = False) -> None:
+    async def leave(self, session: str, sitting: str, *, keep: float = 0.0) -> None:
         """See ``engine.Desk``."""
         seat = self._seats.get(session)
         if seat is None or seat.sitting == sitting:
-            self._stand(session)
-            if not keep:
-                self._parked.pop(session, None)
+            self._stand(session, keep)
         self._sweep()
         self._tell()
 
@@ -159,11 +172,13 @@ class LocalDesk:
         if cost is None:
             return
         costs = [seat.cost for seat in others if seat.cost is not None]
-        if fits([*costs, cost], self._replicas, config.load):
+        if fits([*costs, cost], self._machine, config.load):
+            if session not in self._seats:
+                self._check_late([seat for seat in others if seat.cost is not None])
             return
-        share = promised([cost], self._replicas) * self._replicas
+        share = max(busy([cost], self._machine), longest_turn([cost], self._machine.replicas))
         _log.info("live session refused", extra={"voice": voice.name, "share": share, "sessions": len(costs)})
-        if not fits([cost], self._replicas, config.load):
+        if not fits([cost], self._machine, config.load):
             self._metrics.live_refused("slow")
             raise BusyError(
                 f"this machine needs {share:.0%} of the time for this voice and {config.load:.0%} may be promised: "
@@ -176,15 +191,28 @@ class LocalDesk:
             retry_after=_RETRY_SECONDS,
         )
 
+    def _check_late(self, live: Sequence[_Seat]) -> None:
+        """Raise BusyError where half of those who sit are answered late as it is: the machine has less time than was
+        measured, or somebody else has it.
+        """
+        since = self._clock() - _LATE_SECONDS
+        if live and 2 * sum(seat.late > since for seat in live) >= len(live):
+            self._metrics.live_refused("late")
+            raise BusyError(
+                "those who sing here are answered late at the moment: try again in a while", retry_after=_RETRY_SECONDS
+            )
+
     def _load(self) -> float:
         costs = [seat.cost for seat in self._seats.values() if seat.cost is not None]
-        return promised(costs, self._replicas)
+        return busy(costs, self._machine)
 
-    def _stand(self, session: str) -> None:
-        """Free the seat; what was parked waits from now on."""
+    def _stand(self, session: str, keep: float = math.inf) -> None:
+        """Free the seat; what was parked waits from now on, for ``keep`` seconds at most."""
         self._seats.pop(session, None)
-        if session in self._parked:
-            self._parked[session].until = self._clock() + self._config.resume_seconds
+        if keep <= 0:
+            self._parked.pop(session, None)
+        elif session in self._parked:
+            self._parked[session].until = self._clock() + min(keep, self._config.resume_seconds)
 
     def _sweep(self) -> None:
         now = self._clock()
@@ -195,10 +223,10 @@ class LocalDesk:
             del self._parked[session]
 
     def _trim(self) -> None:
-        """Keep to the bounds: those go first that nobody renewed for longest, then those whose sessions still sit."""
+        """Keep to the bounds: those go first that would go soonest, last those whose sessions still sit."""
         config = self._config
         total = sum(len(parked.state) for parked in self._parked.values())
-        for session in sorted(self._parked, key=self._seats.__contains__):
+        for session in sorted(self._parked, key=lambda name: self._parked[name].until):
             if len(self._parked) <= config.parked and total <= config.parked_bytes:
                 return
             total -= len(self._parked.pop(session).state)

@@ -86,6 +86,8 @@ class HopCost:
     each: float
     hop: float
     """Seconds of audio in a hop."""
+    blocks: float = 0.0
+    """Blocks that a session of it sends in a second."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class House:
     load: float
     """Share of the time that is promised to live sessions, 0..1."""
     wanted: bool = False
-    """Another connection wants this session: park it, ``leave(keep=True)``, close with 4409."""
+    """Another connection wants this session: park it, ``leave(keep=math.inf)``, close with 4409."""
 
 
 class Desk(Protocol):
@@ -161,14 +163,16 @@ class Desk(Protocol):
         """
         ...
 
-    async def renew(self, session: str, sitting: str) -> House:
-        """Still here. Raises SessionTakenError if another connection has it by now; SessionGoneError if the session
-        was given up (no ``renew`` for ``LEASE_SECONDS``) and there was no room to let it in again.
+    async def renew(self, session: str, sitting: str, *, late: float = 0.0) -> House:
+        """Still here. ``late``: share of the blocks since the last time that were answered late.
+
+        Raises SessionTakenError if another connection has it by now; SessionGoneError if the session was given up (no
+        ``renew`` for ``LEASE_SECONDS``) and there was no room to let it in again.
         """
         ...
 
-    async def leave(self, session: str, sitting: str, *, keep: bool = False) -> None:
-        """Free the seat. ``keep``: what was parked stays for ``live.resume_seconds``; else it is dropped. Raises
+    async def leave(self, session: str, sitting: str, *, keep: float = 0.0) -> None:
+        """Free the seat. ``keep``: seconds for which what was parked stays, ``live.resume_seconds`` at most. Raises
         nothing.
         """
         ...

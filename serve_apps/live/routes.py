@@ -17,13 +17,13 @@ from serve_apps.config import LiveConfig
 from serve_apps.gateway.problems import Veil
 from serve_apps.gateway.refusals import RateLimitedError
 from serve_apps.gateway.sockets import told
-from serve_apps.live.draining import replica_draining
-from serve_apps.live.endings import Ending, close_code
 from serve_apps.live.engine import Desk, LiveEngine
-from serve_apps.live.limits import LiveLimits
-from serve_apps.live.opening import Opening
-from serve_apps.live.runner import Behind
-from serve_apps.live.wire import GoneError, SilentError, Wire
+from serve_apps.live.session.draining import replica_draining
+from serve_apps.live.session.endings import Ending, close_code
+from serve_apps.live.session.limits import LiveLimits
+from serve_apps.live.session.opening import Opening
+from serve_apps.live.session.runner import Behind
+from serve_apps.live.session.wire import GoneError, SilentError, Wire
 from serve_apps.observe.metrics import Metrics
 from serve_apps.orders import VoiceRef
 from serve_apps.voices import VoiceShelf

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse
 
 from rocktop_ray.errors import JobNotFoundError, RocktopError
-from serve_apps.gateway.intake import fetch_policy, read_body
+from serve_apps.gateway.bodies import read_body
+from serve_apps.gateway.intake import fetch_policy
 from serve_apps.ids import RequestIds, uuid7
 from serve_apps.jobs.protocol import FINAL, Job
 from serve_apps.nano import states, torchserve

@@ -12,8 +12,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from rocktop_ray.errors import AudioError, RocktopError, storage_errors
+from serve_apps.gateway.bodies import chunks, read_form
+from serve_apps.gateway.in_thread import in_thread
 from serve_apps.gateway.info_routes import Readiness
-from serve_apps.gateway.intake import chunks, discard, in_thread, read_form
+from serve_apps.gateway.intake import discard
 from serve_apps.gateway.objects import object_answer
 from serve_apps.gateway.replies import result_name, until_gone
 from serve_apps.gateway.waiting import Waiting

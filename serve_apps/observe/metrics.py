@@ -95,7 +95,7 @@ class Metrics:
         self._to.set("rocktop_live_parked_bytes", parked_bytes)
 
     def live_refused(self, reason: str) -> None:
-        """A session was not let in: ``load``, ``sessions`` or ``slow``."""
+        """A session was not let in: ``load``, ``late``, ``sessions`` or ``slow``."""
         self._to.add("rocktop_live_refused_total", reason=reason)
 
     # jobs
