@@ -227,7 +227,7 @@ def test_a_client_that_vanishes_while_it_uploads_leaves_nothing(home: Path) -> N
 
 
 def test_a_client_that_stops_sending_is_let_go(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve_apps.gateway.intake.SILENCE", 0.3)
+    monkeypatch.setattr("serve_apps.gateway.bodies.SILENCE", 0.3)
     with serving_gateway(home) as own:
         go_on = threading.Event()
 
@@ -241,7 +241,7 @@ def test_a_client_that_stops_sending_is_let_go(home: Path, monkeypatch: pytest.M
 
 def test_a_client_that_sends_a_byte_now_and_then_is_let_go(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a few of them would hold all places for ever."""
-    monkeypatch.setattr("serve_apps.gateway.intake.SILENCE", 0.4)
+    monkeypatch.setattr("serve_apps.gateway.bodies.SILENCE", 0.4)
     with serving_gateway(home) as own:
 
         def slow() -> Iterator[bytes]:

@@ -1,23 +1,24 @@
 """The statistics of benchmarks/live: what is measured wrongly proves nothing."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.live.claims import cost_of_kills, missed
+from benchmarks.live.claims import cost_of_kills, growth_of_each, missed
 from benchmarks.live.figures import (
     click_lags,
     growth_per_second,
     linear_cost,
     missed_per_hour,
+    rise,
     sessions_that_fit,
     sound_lag,
     spread,
     underruns,
-    unlike_blocks,
     wave_lag,
 )
 from benchmarks.live.machine import Process, cpu_by_role, family
@@ -106,6 +107,20 @@ def test_growth_is_one_slope_over_processes_of_different_levels() -> None:
     assert growth_per_second([[], first[:2]], settled=0) == 0
 
 
+def test_a_replicas_growth_is_its_own() -> None:
+    """Whatever it needs to load, and however many others come and go."""
+    lives = {
+        n: [(100.0 * n + t, min(t, 12.0) * 45 + grows * max(0.0, t - 15)) for t in np.arange(0.0, length, 2.0)]
+        for n, (length, grows) in enumerate([(61, 0.0), (121, 0.5), (31, 9.0), (0, 0.0)])
+    }
+    seen = SimpleNamespace(memory={"Live": lives})
+    assert growth_of_each(seen, "Live") == [(0.0, 45.0), (pytest.approx(0.5 * 105 * 0.8, rel=0.05), 105.0)]
+    assert growth_of_each(seen, "Gateway") == []
+    peak = [(float(t), 500.0 + 300 * (t == 50)) for t in range(100)]
+    assert rise(peak, 15) == 0
+    assert math.isnan(rise(peak[:20], 15)) and math.isnan(rise([], 15))
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 4000), st.integers(0, 5))
 def test_wave_lag_is_exact(lag: int, seed: int) -> None:
@@ -138,12 +153,6 @@ def test_clicks_are_found_where_they_came_out(delay: int) -> None:
     assert click_lags(sent.positions, sent.pulse, heard, delay, 400) == [
         each if each is None else each + delay for each in expected
     ]
-
-
-def test_unlike_blocks() -> None:
-    one = [np.zeros(4, np.float32)] * 3
-    other = [np.zeros(4, np.float32), np.array([0, 0, 2e-3, 0], np.float32), np.full(4, np.nan, np.float32)]
-    assert len(unlike_blocks(one, other, 1e-3)) == 2
 
 
 def test_blocks_go_over_the_take_again() -> None:

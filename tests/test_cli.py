@@ -12,26 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from command_line import rocktop
 
-from rocktop_ray import cli
 from rocktop_ray.features.index import RetrievalIndex
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "assets" / "samples" / "vocadito_14.wav"
-
-
-def rocktop(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    """Exit code, standard output and error of ``rocktop words...``, in this process."""
-    capsys.readouterr()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["rocktop", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 @pytest.fixture()

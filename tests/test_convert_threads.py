@@ -86,7 +86,7 @@ def singer() -> Converter:
     torch.manual_seed(0)
     encoder = WhisperEncoder(WhisperEncoderNet(WhisperConfig(16, 4, 2)))
     net = SingerNet(SingerConfig(content_dim=16, width=24, dilations=(1, 2)))
-    about = SingerAbout(48_000, "whisper-base", ("one",), {}, median_f0=200.0)
+    about = SingerAbout(sample_rate=48_000, encoder="whisper-base", speakers=("one",), median_f0=200.0)
     return Converter(encoder, PraatExtractor(), SingerVoice(net, about))
 
 

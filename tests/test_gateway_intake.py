@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from rocktop_ray.store.local import LocalStorage
-from serve_apps.gateway.intake import discard, in_thread
+from serve_apps.gateway.in_thread import in_thread
+from serve_apps.gateway.intake import discard
 from serve_apps.spool import Spool
 
 

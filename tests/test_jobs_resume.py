@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from job_stand_ins import Mill, ground, order_for
-from test_jobs_board import Steps, board, instant, on_disk, run, until
+from job_steps import Steps, board, instant, on_disk, run, until
 
 from rocktop_ray.errors import StageLostError
 from serve_apps.config import LimitsConfig

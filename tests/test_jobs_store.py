@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from job_stand_ins import Mill, ground, order_for
+from job_steps import Steps, board, on_disk, run, until
 from s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, Server
-from test_jobs_board import Steps, board, on_disk, run, until
 
 from rocktop_ray.errors import (
     JobNotFoundError,

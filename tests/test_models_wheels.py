@@ -115,7 +115,7 @@ def test_a_file_is_copied_from_a_folder(tmp_path: Path, server: Server, home: Pa
 
 
 def test_a_converted_file_is_made_and_checked(tmp_path: Path, wheels: Path, home: Path) -> None:
-    from test_content_whisper import model_bin
+    from whisper_files import model_bin
 
     from rocktop_ray.features.content.ctranslate2 import convert_encoder
     from rocktop_ray.features.content.whisper import WhisperEncoder

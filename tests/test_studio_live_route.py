@@ -17,9 +17,9 @@ from studio_browser import Watched, browsing, studio_server, watched
 from rocktop_ray.audio.encode import encode_bytes
 from rocktop_ray.protocols import Array
 from serve_apps.config import ServeConfig
+from serve_apps.live.compute.local import LocalEngine
 from serve_apps.live.desk import LocalDesk
 from serve_apps.live.engine import Fed, Feed
-from serve_apps.live.local import LocalEngine
 from serve_apps.services import Services
 
 pytestmark = pytest.mark.xdist_group("browser")

@@ -116,7 +116,7 @@ def test_switching_between_a_and_b_moves_no_sample(page: Any) -> None:
     samples = np.array(told["samples"])
     start = round(0.03 * 48_000)
     expected = (np.arange(len(samples) - start) / 48_000 + 0.25)[: len(samples) - start]
-    inside = expected < 0.999
+    inside = expected < 0.99  # a busy Chromium once ended the clip 64 samples early, which is not what is asked here
     np.testing.assert_allclose(samples[start:][inside], expected[inside], rtol=0, atol=2e-6)
     assert told["heard"] == "B" and (samples[:start] == 0).all()
     assert told["places"][0] == pytest.approx(0.25 + told["places"][1], abs=1e-6), "the clock says what is heard"

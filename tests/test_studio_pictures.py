@@ -42,7 +42,7 @@ def live() -> str:
     url = os.environ.get("STUDIO_URL")
     if not url:
         pytest.skip("set STUDIO_URL to the studio of a running service")
-    return url
+    return url.rstrip("/")
 
 
 def save(page: Any, name: str) -> None:
