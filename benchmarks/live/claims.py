@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log10
+from math import isfinite, log10
 from typing import Any, Protocol
 
-from benchmarks.live.figures import growth_per_second, spread
+from benchmarks.live.figures import growth_per_second, rise, spread
 
 MOST_GROWTH = 64.0
-"""MiB that a role may grow over the whole soak, by its slope once it has settled."""
-_SETTLED = {"Live": 20.0}
-"""Seconds until a process has loaded what it needs; 60 for others. Replicas do not live long here."""
+"""MiB that a process may grow once it has settled: over the whole soak by its slope, or over its life."""
+_SETTLED, _LOADED = 60.0, 15.0
+"""Seconds until a process has loaded what it needs; the second of a replica of ``Live``, which may not live long."""
 _LIKENESS = 50.0
 """dB of undisturbed streams over their difference to the same ones in process."""
 AFTER_KILL = 15.0
 """Seconds after a kill in which what went wrong is put down to it: until another replica has started."""
-_MEMORY = ("Live", "Gateway", "LiveDesk", "proxy", "undisturbed client")
+_MEMORY = ("Gateway", "LiveDesk", "proxy", "undisturbed client")
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,16 @@ def claims(
 
 def growth(watched: Seen, name: str) -> float:
     """MiB over the whole soak."""
-    series = watched.memory.get(name, {}).values()
-    return growth_per_second(series, min(_SETTLED.get(name, 60.0), watched.wall / 2)) * watched.wall
+    return growth_per_second(watched.memory.get(name, {}).values(), min(_SETTLED, watched.wall / 2)) * watched.wall
+
+
+def growth_of_each(watched: Seen, name: str) -> list[tuple[float, float]]:
+    """Of processes that come and go: MiB by which each grew once it had loaded, with the seconds that it was seen for
+    since then. Those that died before anything can be said are left out.
+    """
+    lives = [samples for samples in watched.memory.get(name, {}).values() if samples]
+    found = [(rise(samples, _LOADED), samples[-1][0] - samples[0][0] - _LOADED) for samples in lives]
+    return [each for each in found if isfinite(each[0])]
 
 
 def cost_of_kills(crowd: dict[str, Any], kills: Sequence[float]) -> list[int]:
@@ -203,6 +211,14 @@ def _hostile(crowd: dict[str, Any]) -> list[Claim]:
 
 def _memory(watched: Seen) -> list[Claim]:
     found = []
+    if lives := growth_of_each(watched, "Live"):
+        more, seconds = max(lives)
+        highest = max(mib for samples in watched.memory["Live"].values() for _, mib in samples)
+        seen = (
+            f"{len(lives)} replicas, each since it was loaded: {more:+.0f} MiB at most, in {seconds:.0f} s; the longest"
+            f" was seen for {max(each[1] for each in lives):.0f} s; most {highest:.0f} MiB in a process"
+        )
+        found.append(Claim("memory of a replica of Live is bounded", seen, more <= MOST_GROWTH))
     for name in _MEMORY:
         samples = [mib for series in watched.memory.get(name, {}).values() for _, mib in series]
         if samples:

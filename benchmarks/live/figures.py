@@ -102,6 +102,21 @@ def growth_per_second(series: Iterable[Sequence[tuple[float, float]]], settled: 
     return above / below if below > 0 else 0.0
 
 
+def rise(samples: Sequence[tuple[float, float]], settled: float) -> float:
+    """By how much one process's value is higher in the end than when it had settled; NaN if it did not live for long
+    enough to say.
+
+    Args:
+        samples: ``(time, value)`` in order.
+        settled: seconds after the first sample from which on it counts.
+
+    Medians of the first and the last fifth of what counts, which is ten samples or more: a peak is no growth.
+    """
+    kept = [value for time, value in samples if time - samples[0][0] >= settled]
+    fifth = len(kept) // 5
+    return float(np.median(kept[-fifth:]) - np.median(kept[:fifth])) if fifth >= 2 else float("nan")
+
+
 def wave_lag(reference: Array, heard: Array, most: int) -> tuple[int, float]:
     """Samples (0..most) by which ``heard`` comes after ``reference``, and how alike they then are (1 is the same).
 
@@ -151,12 +166,6 @@ def click_lags(positions: Sequence[int], pulse: Array, heard: Array, expected: i
         best = int(np.argmax(found))
         lags.append(first + best - position if found[best] > 0.25 * float(pulse @ pulse) else None)
     return lags
-
-
-def unlike_blocks(expected: Sequence[Array], heard: Sequence[Array], tolerance: float) -> list[float]:
-    """Largest differences of the blocks that are further apart than ``tolerance``."""
-    apart = [float(np.abs(one - other).max()) for one, other in zip(expected, heard, strict=True)]
-    return [each for each in apart if not each <= tolerance]
 
 
 def _picture(wave: Array, rate: int) -> npt.NDArray[np.float64]:
