@@ -62,7 +62,7 @@ class Board(RuleBasedStateMachine):
         return ids[pick % len(ids)]
 
     def do(self, what: Any) -> Any:
-        return self.loop.run_until_complete(asyncio.wait_for(what, 10))
+        return self.loop.run_until_complete(asyncio.wait_for(what, 60))
 
     def status(self, id: str) -> str:
         return self.board._records[id].job.status

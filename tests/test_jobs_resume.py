@@ -67,7 +67,7 @@ def test_a_process_killed_half_way_loses_nothing_and_the_bytes_are_the_same(tmp_
 def test_a_job_that_kills_its_process_is_given_up_and_others_are_not(tmp_path: Path) -> None:
     lives = []
     for life in range(6):
-        process = _process(tmp_path, 0 if life else 3, 0.02, "poison")
+        process = _process(tmp_path, 0 if life else 3, 0.2, "poison")
         lives.append({id for id, status, _ in _said(process) if status == "running"})
         if process.wait(timeout=120) == 0:
             break
@@ -93,6 +93,28 @@ def test_a_clean_stop_counts_as_no_kill(tmp_path: Path) -> None:
             assert on_disk(tmp_path) == {"long": "queued"}
         async with board(tmp_path) as jobs:
             assert (await jobs.wait("long", 60)).status == "done"
+
+    run(main())
+
+
+def test_a_job_that_ran_and_waits_again_is_called_waiting_in_the_store(tmp_path: Path) -> None:
+    """Else it would come before its owner's earlier ones at the next start."""
+
+    async def main() -> None:
+        async with board(tmp_path, Steps(), limits=LimitsConfig(running_jobs=2)) as jobs:
+            for name in ("first", "second"):
+                await jobs.submit("convert", {"name": name}, id=name)
+        for path in (tmp_path / "jobs").iterdir():  # as if the process had been killed, twice
+            state = json.loads(path.read_text())
+            state["starts"] = 2
+            state["job"]["status"] = "running"
+            path.write_text(json.dumps(state))
+        steps = Steps()
+        async with board(tmp_path, steps, limits=LimitsConfig(running_jobs=2)) as jobs:
+            await until(lambda: steps.started == ["first"])  # alone, as it may be what kills
+            await until(lambda: on_disk(tmp_path) == {"first": "running", "second": "queued"})
+            steps.let("first", "second")
+            assert (await jobs.wait("second", 60)).status == "done"
 
     run(main())
 
