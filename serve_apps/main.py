@@ -149,6 +149,8 @@ def _environment() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray starts its workers at nice 15, behind whatever else runs: a live block waits there longer than it computes.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # Serve kills a proxy that is not up in 5 s, as on a slow or busy machine, and its start then fails.
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     # No cluster is meant, only this machine: Ray then listens on loopback. The name tells where Ray does so by default.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     # Replicas of Serve listen on all addresses all the same, and whoever reaches Ray's ports could run code. So Ray

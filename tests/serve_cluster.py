@@ -100,6 +100,7 @@ def local_ray(home: Path) -> Iterator[int]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_memory_monitor_refresh_ms": "0",
         "RAY_DEDUP_LOGS": "0",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # as rocktop-serve has it
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)]),
     }
     with patch.dict(os.environ, environment):
