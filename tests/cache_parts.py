@@ -17,7 +17,7 @@ from rocktop_ray.store.cache import ContentCache, Entry
 from rocktop_ray.store.guarded_fetch import FetchPolicy
 from rocktop_ray.store.sources import UrlSource
 
-POLICY = FetchPolicy(trusted=("127.0.0.1",), total_seconds=20, idle_seconds=10)
+POLICY = FetchPolicy(trusted=("127.0.0.1",), total_seconds=90, idle_seconds=60)
 WAV = b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(1000)
 
 

@@ -14,7 +14,7 @@ from http_server import Request, Running, fixed, redirect, reply, serving
 
 from rocktop_ray.store.guarded_fetch import Fetched, FetchPolicy, guarded_fetch
 
-HERE = FetchPolicy(trusted=("127.0.0.1",), total_seconds=10, idle_seconds=5)
+HERE = FetchPolicy(trusted=("127.0.0.1",), total_seconds=60, idle_seconds=30)
 WAV = b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(2000)
 DAY = "Sat, 21 Nov 2020 10:00:00 GMT"
 

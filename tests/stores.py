@@ -17,10 +17,12 @@ ILL = StorageSettings(
     endpoint_url="http://127.0.0.1:1",
     access_key="AKID",
     secret_key="hush",
-    connect_seconds=0.3,
-    read_seconds=0.3,
+    connect_seconds=60,
+    read_seconds=60,
     attempts=2,
 )
+SILENT = replace(ILL, connect_seconds=0.3, read_seconds=0.3)
+"""For one that does not answer."""
 
 
 @pytest.fixture(name="s3_settings", scope="module")

@@ -48,8 +48,8 @@ def test_turns_are_taken_in_order_of_arrival() -> None:
     others = [turns.submit(lambda n=n: done.append(n)) for n in range(5)]
     others[2].cancel()
     gate.set()
-    first.result(5)
-    turns.submit(lambda: None).result(5)
+    first.result(60)
+    turns.submit(lambda: None).result(60)
     assert done == [0, 1, 3, 4]
     assert turns.take(lambda: "x")[0] == "x"
     with pytest.raises(ZeroDivisionError):

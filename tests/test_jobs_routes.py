@@ -234,7 +234,7 @@ def test_batches(mill: Gateway, voices: Path, tmp_path: Path) -> None:
         problem(client.get("/v1/batches/nobody"), 404, "job_not_found")
         problem(client.get("/v1/batches/nobody/archive"), 404, "job_not_found")
         problem(client.post("/v1/batches", json={"take_urls": [], "voice": "anna"}), 422, "invalid_settings")
-    with milling(tmp_path, voices, 0.3, limits={"running_jobs": 1}) as slow, slow.client() as client:
+    with milling(tmp_path, voices, 60.0, limits={"running_jobs": 1}) as slow, slow.client() as client:
         parts = [("take", (f"{n}.wav", TAKE)) for n in range(5)]
         batch = client.post("/v1/batches", files=parts, data={"voice": "anna"}).json()
         problem(client.get(f"{batch['links']['self']}/archive"), 409, "job_state")
@@ -252,7 +252,7 @@ def test_pages_of_jobs(voices: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_queue_and_a_cancelled_job(voices: Path, tmp_path: Path) -> None:
-    with milling(tmp_path, voices, 0.4, limits={"jobs": 2, "running_jobs": 1}) as mill, mill.client() as client:
+    with milling(tmp_path, voices, 60.0, limits={"jobs": 2, "running_jobs": 1}) as mill, mill.client() as client:
         first, second = send(client), send(client)
         full = client.post("/v1/jobs", files={"take": TAKE}, data={"voice": "anna"})
         assert problem(full, 429, "queue_full")["retryable"] and int(full.headers["retry-after"]) >= 1
@@ -261,13 +261,14 @@ def test_a_full_queue_and_a_cancelled_job(voices: Path, tmp_path: Path) -> None:
         eventually(lambda: len([key for key in mill.spooled() if key.startswith("takes/")]) == 2)
         assert client.get(f"/v1/jobs/{second['id']}").json()["progress"]["queue_position"] == 0
         assert problem(client.get(second["links"]["result"]), 409, "job_state")["retryable"] is True
+        mill.services.conversions.pause = 0.0  # type: ignore[attr-defined]  # of the second; the first has begun its own
         cancelled = client.delete(f"/v1/jobs/{first['id']}").json()
         assert cancelled["status"] == "cancelled" and cancelled["error"] is None
         assert ended(client, second["id"])["status"] == "done"
 
 
 def test_a_client_that_leaves_the_events_leaves_nothing(voices: Path, tmp_path: Path) -> None:
-    with milling(tmp_path, voices, 1.0) as mill, mill.client() as client:
+    with milling(tmp_path, voices, 60.0) as mill, mill.client() as client:
         made = send(client)
         record = mill.services.jobs._records[made["id"]]  # type: ignore[attr-defined]
         for _ in range(3):
@@ -292,7 +293,7 @@ def test_forty_follow_one_job(voices: Path, tmp_path: Path) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(120)
         assert ends == ["done"] * 40
 
 

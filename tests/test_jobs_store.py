@@ -83,7 +83,7 @@ def test_parts_of_objects_in_s3(s3: Server) -> None:
 
 def test_a_store_that_stops_answering_costs_time_and_no_job(s3: Server, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        spool = _spool(s3, "away", seconds=2.0)
+        spool = _spool(s3, "away", seconds=5.0)
         mill = Mill(spool, 10, 0.05, most=4)
         jobs = _board(spool, mill)
         await jobs.start()

@@ -64,6 +64,8 @@ def test_what_a_conversion_does_is_told_by_every_stage_at_one_address(api: httpx
             and total(found, "rocktop_batch_calls_count", stage="content", deployment="ContentEncoder") >= 1
             and total(found, "rocktop_http_requests_total", route="/v1/convert", status="200") >= 1
             and total(found, "rocktop_http_requests_total", route="/v1/convert", status="422") >= 1
+            and total(found, "rocktop_exporters", state="answered") == 1
+            and total(found, "rocktop_exporters", state="missing") == 0
             and any(name.startswith("ray_serve_deployment_replica_healthy") for name in found)
         )
         if whole or time.monotonic() > deadline:

@@ -185,6 +185,7 @@ def test_keys(tmp_path: Path, files: Running, monkeypatch: pytest.MonkeyPatch) -
         with Gate(files) as gate:
             slow = {"input": {**offer(files), "vocal_url": gate.url}}
             theirs = [mine.run(slow) for _ in range(4)]
+            until(lambda: [one.status() for one in theirs].count("IN_PROGRESS") == 2)
             assert other.purge_queue()["removed"] == 0
             assert mine.purge_queue()["removed"] == 2
             for one in theirs:

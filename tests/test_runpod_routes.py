@@ -64,7 +64,7 @@ def test_bodies_of_a_job(client: httpx.Client, files: Files) -> None:
 
 
 def test_runsync_answers_with_the_output(client: httpx.Client, files: Files) -> None:
-    state = client.post("/v2/voice/runsync", params={"wait": 20_000}, json={"input": offer(files)}).json()
+    state = client.post("/v2/voice/runsync", params={"wait": 90_000}, json={"input": offer(files)}).json()
     assert state["status"] == "COMPLETED" and state["id"].startswith("sync-")
     assert state["output"]["audio_url"].startswith("data:audio/ogg;base64,")
 
@@ -202,7 +202,7 @@ def send(files: Files, *answers: Answer, trusted: tuple[str, ...] = ("127.0.0.1"
 
     files.answers["/told"] = answer
     before = files.count("/told")
-    hooks = Webhooks(FetchPolicy(trusted=trusted, total_seconds=5), pause=0.01)
+    hooks = Webhooks(FetchPolicy(trusted=trusted, total_seconds=60), pause=0.01)
     taken = asyncio.run(hooks.send(files.url("/told"), {"id": "x", "status": "COMPLETED"}))
     return taken, files.count("/told") - before
 

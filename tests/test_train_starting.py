@@ -37,7 +37,7 @@ from train_loops.rvc.reference_files import write_reference
 from train_loops.rvc.starting import begin
 from train_loops.rvc.step import PARTS, AdversarialStep
 
-HERE = FetchPolicy(trusted=("127.0.0.1",), total_seconds=10, idle_seconds=5)
+HERE = FetchPolicy(trusted=("127.0.0.1",), total_seconds=60, idle_seconds=30)
 EMBEDDING = "emb_g.weight"
 
 
