@@ -257,7 +257,7 @@ class JobBoard:
             why = f"this deployment does not work on jobs of the kind {record.job.kind!r}"
             self._crew.end(record, "failed", error=error_data(SettingsError(why, stage="jobs")))
         else:
-            if record.job.status == "running":  # the store shall not call it so while it waits: such come first next time
+            if record.job.status == "running":  # it waits now, and shall not come first at the next start
                 record.change(status="queued", started=None, progress=JobProgress())
                 self._ledger.save(record.job.id, record.to_bytes())
             self._crew.add(record)
