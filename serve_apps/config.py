@@ -197,8 +197,9 @@ class LiveConfig(_Section):
     """How late a block may be answered after the next one was due, before the take itself goes out in its place."""
     resume_seconds: Annotated[float, Field(ge=0, le=3600)] = 60.0
     """How long a session waits for a client whose connection was lost."""
-    parked: Count = 64
-    """Sessions whose state is kept for that, at most; the oldest goes first."""
+    parked: Count | None = None
+    """Sessions whose state is kept for that, at most; the oldest goes first. None is twice ``sessions``, as those that
+    sit are among them."""
     parked_bytes: Annotated[int, Field(ge=1 << 20)] = 256 << 20
     """Of all their states together."""
     state_bytes: Annotated[int, Field(ge=1 << 16)] = 16 << 20
@@ -209,6 +210,21 @@ class LiveConfig(_Section):
     """Streams of a voice that are computed together."""
     others_nice: Annotated[int, Field(ge=0, le=19)] = 5
     """How far processes that convert whole takes stand back behind streams on the same machine (``nice``)."""
+
+    @model_validator(mode="after")
+    def _room_for_all(self) -> LiveConfig:
+        """Raises ValueError where sessions that sit would lose what is parked for them."""
+        if self.parked is not None and self.parked < self.sessions:
+            raise ValueError(
+                f"live.parked ({self.parked}) must be at least live.sessions ({self.sessions}): the state of every "
+                "session that sits is parked, too"
+            )
+        return self
+
+    @property
+    def most_parked(self) -> int:
+        """Sessions whose state is kept, with the default filled in."""
+        return 2 * self.sessions if self.parked is None else self.parked
 
     @property
     def stage(self) -> StageConfig:

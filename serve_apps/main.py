@@ -151,6 +151,8 @@ def _environment() -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Serve kills a proxy that is not up in 5 s, as on a slow or busy machine, and its start then fails.
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+    # Only the proxy sees that a client does not read; by itself it waits for ever while answers pile up.
+    os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serve_apps.deaf.middlewares")
     # No cluster is meant, only this machine: Ray then listens on loopback. The name tells where Ray does so by default.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     # Replicas of Serve listen on all addresses all the same, and whoever reaches Ray's ports could run code. So Ray

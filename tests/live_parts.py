@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import struct
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from virtual_time import run_in_virtual_time
 
 from rocktop_ray.errors import RocktopError, SettingsError, StateMissingError, VoiceNotFoundError
 from rocktop_ray.live import messages, protocol
@@ -82,7 +82,7 @@ class GainEngine:
         at += len(feed.pieces)
         self.kept[feed.session] = (at, past)
         state = struct.pack("<I", at) + past.tobytes() if feed.want_state else None
-        return Fed(tuple(waves), state, self.slow, 0.0, "here", delay=delay)
+        return Fed(tuple(waves), (delay,) * len(waves), state, self.slow, 0.0, "here")
 
     async def forget(self, session: str) -> None:
         self.forgotten.append(session)
@@ -240,14 +240,15 @@ class Client:
     async def sing(self, until: int | None = None, *, real_time: bool = False) -> Client:
         """Send blocks up to number ``until``, with no more unanswered than the window; or as time passes."""
         end = self.blocks if until is None else until
-        began, first = time.monotonic(), self.cuts[self.next]
+        clock = asyncio.get_running_loop().time
+        began, first = clock(), self.cuts[self.next]
         assert self.started is not None
         while self.next < end:
             if real_time:
-                wait = (self.cuts[self.next + 1] - first) / self.start.rate - (time.monotonic() - began)
+                wait = (self.cuts[self.next + 1] - first) / self.start.rate - (clock() - began)
                 while wait > 0:
                     await self.hear(wait)
-                    wait = (self.cuts[self.next + 1] - first) / self.start.rate - (time.monotonic() - began)
+                    wait = (self.cuts[self.next + 1] - first) / self.start.rate - (clock() - began)
             else:
                 while self.cuts[self.next + 1] - self.cuts[self.received + 1] > self.started.window * self.start.rate:
                     assert await self.hear(60)
@@ -286,9 +287,9 @@ LIVE = replace(START, pace="live")
 
 
 def run(work: Callable[..., Awaitable[Any]], **limits: Any) -> Any:
-    """``work`` with a stage of its own. The machine may be busy: sessions without deadlines are preferred."""
+    """``work`` with a stage of its own, in virtual time: the machine may be busy."""
 
     async def all_of_it() -> Any:
         return await work(Stage(GainEngine(), LocalDesk(LiveConfig(resume_seconds=5)), **limits))
 
-    return asyncio.run(asyncio.wait_for(all_of_it(), 200))
+    return run_in_virtual_time(all_of_it())

@@ -101,6 +101,7 @@ def local_ray(home: Path) -> Iterator[int]:
         "RAY_memory_monitor_refresh_ms": "0",
         "RAY_DEDUP_LOGS": "0",
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # as rocktop-serve has it
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_apps.deaf.middlewares",  # the same
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)]),
     }
     with patch.dict(os.environ, environment):

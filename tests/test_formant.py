@@ -72,6 +72,15 @@ def test_lengths_and_repeatability(length):
     assert np.array_equal(once, again)
 
 
+@pytest.mark.parametrize("last", [1, 160, 700, 3000, 9999])
+def test_the_end_alone_is_the_end_of_the_whole(last):
+    take = sung(220 * 2 ** (np.sin(np.arange(30) / 4) / 12))
+    for semitones in (0, -7, 3):
+        end = formant.shift(take, RATE, semitones, last=last)
+        assert len(end) == min(last, len(take))
+        assert np.abs(end - formant.shift(take, RATE, semitones)[-last:]).max() < 1e-7
+
+
 def test_silence_stays_silent():
     assert np.abs(formant.shift(np.zeros(8000, np.float32), RATE, 5)).max() < 1e-9
 

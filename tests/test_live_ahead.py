@@ -14,6 +14,7 @@ from live_parts import HOP, GainEngine, Stage
 from live_parts import RATE as SLOW_RATE
 from live_parts import Client as PipeClient
 from live_voices import TinyVoices, cut, feeds, take, whole
+from virtual_time import run_in_virtual_time
 
 from rocktop_ray.errors import AudioError, StageLostError, StateMissingError
 from rocktop_ray.live.messages import Flags, Start
@@ -99,7 +100,7 @@ def test_another_voice_waits_for_what_was_given_before(engine: LocalEngine) -> N
 
     one_by_one, together = asyncio.run(run("a", False)), asyncio.run(run("b", True))
     for alone, beside in zip(one_by_one, together, strict=True):
-        assert np.array_equal(alone.waves[0], beside.waves[0]) and alone.delay == beside.delay
+        assert np.array_equal(alone.waves[0], beside.waves[0]) and alone.delays == beside.delays
 
 
 class FarEngine(GainEngine):
@@ -139,7 +140,7 @@ def test_the_way_back_is_not_waited_for(queues: bool) -> None:
         many = [feed for feed in engine.feeds if len(feed.pieces) > 1]
         assert (len(many) < 10) == queues  # what has waited is fed together
 
-    asyncio.run(asyncio.wait_for(work(), 100))
+    run_in_virtual_time(work())
 
 
 def test_losses_with_two_under_way_are_repaired() -> None:
@@ -159,7 +160,7 @@ def test_losses_with_two_under_way_are_repaired() -> None:
         assert engine.most == 2
         assert not any(audio.flags & (Flags.LATE | Flags.LOST) for audio in client.outputs.values())
 
-    asyncio.run(asyncio.wait_for(work(), 100))
+    run_in_virtual_time(work())
 
 
 def test_sessions_stay_together_while_there_is_room() -> None:

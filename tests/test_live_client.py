@@ -14,6 +14,7 @@ from websockets.asyncio.server import ServerConnection
 
 from rocktop_ray.errors import (
     BusyError,
+    SessionGoneError,
     SettingsError,
     StreamLostError,
 )
@@ -200,6 +201,110 @@ def test_a_voice_may_take_its_time_to_be_ready(monkeypatch: pytest.MonkeyPatch) 
     server.welcome = loading
     answers, _ = asyncio.run(through(server, cut(song())))
     assert np.array_equal(joined(answers), song())
+
+
+@pytest.mark.parametrize("resuming", [False, True])
+def test_a_server_that_answers_too_late_keeps_no_connection(monkeypatch: pytest.MonkeyPatch, resuming: bool) -> None:
+    """It would begin, or go on, for nobody."""
+    monkeypatch.setattr(connection, "_OPENING", 0.2)
+    server = EchoServer()
+    ends: list[asyncio.Task[None]] = []
+
+    async def late(socket: ServerConnection, number: int) -> bool:
+        if number < resuming:
+            return False
+        ends.append(asyncio.create_task(socket.wait_closed()))
+        await ends[-1]
+        return True
+
+    async def cable(socket: ServerConnection, count: int) -> None:
+        abort(socket)
+
+    server.welcome, server.do = late, cable
+
+    async def main() -> None:
+        async with server.running():
+            client = LiveClient(server.url, FREE, patience=0.0 if resuming else 30.0)
+            try:
+                with pytest.raises(StreamLostError, match=r"silent for 0\.2 s"):
+                    await client.open()
+                    await client.send(song(320))
+                    while await client.receive() is not None:
+                        pass
+                async with asyncio.timeout(30):
+                    await asyncio.gather(*ends)
+            finally:
+                await client.close()
+
+    asyncio.run(main())
+    assert len(ends) == 1
+
+
+def test_a_resume_may_take_its_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_SILENCE", 0.2)
+    server = EchoServer()
+
+    async def loading(socket: ServerConnection, number: int) -> bool:
+        await asyncio.sleep(0.6 * (number > 0))
+        return False
+
+    async def drop(socket: ServerConnection, count: int) -> None:
+        if count == 10:
+            abort(socket)
+
+    server.welcome, server.do = loading, drop
+    answers, events = asyncio.run(through(server, cut(song(6400))))
+    assert np.array_equal(joined(answers), song(6400))
+    assert len([event for event in events if isinstance(event, Lost)]) == 1 and len(server.first) == 2
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_session_that_was_not_kept_is_begun_anew_where_nothing_is_missed(answered: bool) -> None:
+    server = EchoServer()
+
+    async def forgets(socket: ServerConnection, count: int) -> None:
+        if count == 1 + answered:
+            server.sessions.clear()
+            abort(socket)
+
+    server.do = forgets
+
+    async def main() -> tuple[list[Audio], list[Event]]:
+        events: list[Event] = []
+        async with server.running(), LiveClient(server.url, FREE, on_event=events.append) as client:
+            await client.change({"key": 8})
+            return [audio async for audio in client.convert(iter(cut(song(3200))))], events
+
+    if answered:
+        with pytest.raises(SessionGoneError):
+            asyncio.run(main())
+        return
+    answers, events = asyncio.run(main())
+    assert np.array_equal(joined(answers), song(3200) * np.float32(1.5))
+    assert [type(first).__name__ for first in server.first] == ["Start", "Resume", "Start"]
+    assert len([event for event in events if isinstance(event, Resumed)]) == 1
+
+
+def test_another_delay_holds_where_the_server_says() -> None:
+    """Also where a change was told for blocks behind it meanwhile, and after a resume."""
+    server = EchoServer()
+
+    async def turns(socket: ServerConnection, count: int) -> None:
+        if count == 6:
+            await socket.send(pack(Applied({}, "alto", False, 9, 700)))
+            await socket.send(pack(Applied({}, "alto", False, 5, 900)))
+        if count == 8:
+            abort(socket)
+
+    server.do = turns
+
+    async def main() -> None:
+        async with server.running(), LiveClient(server.url, FREE) as client:
+            async for audio in client.convert(iter(cut(song(4800)))):
+                late = 900 if 5 <= audio.seq < 7 else 700
+                assert client.delay_at(audio.seq) == late
+
+    asyncio.run(main())
 
 
 def test_what_is_not_there() -> None:

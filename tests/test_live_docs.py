@@ -18,6 +18,7 @@ from live_server import LiveServer, serving_live
 from rocktop_ray.errors import ProtocolError
 from rocktop_ray.live.messages import TYPES, CloseCode, Unknown
 from rocktop_ray.live.protocol import parse_client, parse_server
+from serve_apps.live.session.line import Line
 
 PAGE = (Path(__file__).parent.parent / "docs" / "stream.md").read_text()
 
@@ -33,25 +34,41 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 
 def take() -> np.ndarray:
-    return (0.3 * np.sin(np.arange(33_333) / 30)).astype(np.float32)
+    """Longer than the window."""
+    return (0.3 * np.sin(np.arange(150_000) / 30)).astype(np.float32)
 
 
-def test_the_python_client_runs(server: LiveServer) -> None:
+@pytest.fixture
+def beyond(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds of audio beyond the window that waited at the server, each time that it looked."""
+    found: list[float] = []
+    look = Line.look
+
+    def looks(line: Line) -> None:
+        found.append(line._course.waiting - line.window)
+        look(line)
+
+    monkeypatch.setattr(Line, "look", looks)
+    return found
+
+
+def test_the_python_client_runs(server: LiveServer, beyond: list[float]) -> None:
     scope: dict[str, Any] = {}
     exec(examples("python")[0], scope)
     result = asyncio.run(scope["convert"](server.url, take(), 24_000, voice="anna", key=2))
     assert len(result) == len(take()) and np.abs(result).max() > 0.01
+    assert max(beyond) <= 0
     with pytest.raises(RuntimeError, match="nobody"):
         asyncio.run(scope["convert"](server.url, take(), 24_000, voice="nobody"))
 
 
-def test_the_javascript_client_runs(server: LiveServer, tmp_path: Path) -> None:
+def test_the_javascript_client_runs(server: LiveServer, tmp_path: Path, beyond: list[float]) -> None:
     node = shutil.which("node")
     help = "" if node is None else subprocess.run([node, "--help"], capture_output=True, text=True, check=True).stdout
     if node is None or "--experimental-websocket" not in help:
         pytest.skip("needs a Node.js that has WebSocket behind a flag")
     program = tmp_path / "client.js"
-    call = "convert(process.argv[2], new Float32Array(33333).map((_, i) => 0.3 * Math.sin(i / 30)), 24000, "
+    call = "convert(process.argv[2], new Float32Array(150000).map((_, i) => 0.3 * Math.sin(i / 30)), 24000, "
     call += "{ voice: process.argv[3], key: 2 }).then((out) => console.log(JSON.stringify([...out])));"
     program.write_text(examples("javascript")[0] + call)
 
@@ -61,6 +78,7 @@ def test_the_javascript_client_runs(server: LiveServer, tmp_path: Path) -> None:
 
     done = run("anna")
     assert done.returncode == 0, done.stderr
+    assert max(beyond) <= 0
     scope: dict[str, Any] = {}
     exec(examples("python")[0], scope)
     wanted = asyncio.run(scope["convert"](server.url, take(), 24_000, voice="anna", key=2))

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from rocktop_ray.errors import BusyError, StageLostError
-from serve_apps.live.transport.door import Door
+from serve_apps.live.transport import path as path_module
+from serve_apps.live.transport.door import Address, Door
 from serve_apps.live.transport.path import Path
 
 
@@ -35,7 +36,7 @@ def test_calls_go_side_by_side_and_errors_come_through() -> None:
         assert error.value.retry_after == 3.0 and not waiting.done()
         gate.set()
         assert await waiting == "wait"
-        leaving = asyncio.create_task(door.leave(5.0))
+        leaving = asyncio.create_task(door.leave(60.0))
         while not path.leaving:
             await asyncio.sleep(0.01)
         assert await path.call("still") == "still"
@@ -61,6 +62,27 @@ def test_strangers_are_not_listened_to() -> None:
         assert await reader.read() == b"" and not calls
         writer.close()
         await door.leave(0.0)
+
+    asyncio.run(run())
+
+
+def test_one_that_does_not_greet_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(path_module, "_OPEN_SECONDS", 0.1)
+
+    async def run() -> None:
+        hung_up = asyncio.Event()
+
+        async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            hung_up.set()
+            writer.close()
+
+        server = await asyncio.start_server(mute, "127.0.0.1", 0)
+        with pytest.raises(TimeoutError) as error:  # kept, and with it all that it was raised among
+            await Path.open(Address("one", "127.0.0.1", server.sockets[0].getsockname()[1], bytes(32)))
+        await asyncio.wait_for(hung_up.wait(), 30)
+        assert error.value
+        server.close()
 
     asyncio.run(run())
 

@@ -153,7 +153,7 @@ class House:
         self.do(self.doors.pop(name)[0].leave(0.0))
 
     def do(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
 
     def lines(self, **options: Any) -> EarsLines:
         def over_serve(call: Call, seconds: float) -> Any:
@@ -168,7 +168,7 @@ class House:
         for name in list(self.doors):
             self.kill(name)
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(5)
+        self._thread.join(60)
         self.loop.close()
 
 
@@ -179,7 +179,7 @@ def house() -> Iterator[House]:
     made.close()
 
 
-def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
@@ -187,8 +187,10 @@ def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
 
 
 @pytest.fixture
-def lines(house: House) -> Iterator[EarsLines]:
-    """To the ears a and b, which both are ready."""
+def lines(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[EarsLines]:
+    """To the ears a and b, which both are ready. Nobody is given up because the machine stands still."""
+    for name in ("_MOST_SECONDS", "_SILENT_SECONDS", "_CONNECT_SECONDS", "_SEND_SECONDS"):
+        monkeypatch.setattr(f"serve_apps.live.transport.ears_lines.{name}", 60.0)
     house.add("a")
     house.add("b")
     made = house.lines()
@@ -228,9 +230,9 @@ def test_who_is_silent_costs_its_patience_once(house: House, lines: EarsLines) -
     call, expected = a_call(lines)
     house.told.clear()
     house.hung.add("a")
-    assert same(lines.hear(call, 0.1), expected) and house.told[-1][1] == 2 and 0.1 <= house.told[-1][0] < 1.0
+    assert same(lines.hear(call, 0.1), expected) and house.told[-1][1] == 2 and 0.1 <= house.told[-1][0] < 30
     house.calls.clear()
-    assert same(lines.hear(call, 0.1), expected) and house.told[-1][1] == 1 and house.calls == ["b"]
+    assert same(lines.hear(call, 60.0), expected) and house.told[-1][1] == 1 and house.calls == ["b"]
     # Its late answer shows that it is back, and is not taken for that of another call.
     house.hung.clear()
     other, heard = a_call(lines, 1)
@@ -246,9 +248,9 @@ def test_who_is_silent_costs_its_patience_once(house: House, lines: EarsLines) -
 def test_who_leaves_is_not_asked_and_not_waited_for(house: House, lines: EarsLines) -> None:
     door, _ = house.doors.pop("a")
     leaving = asyncio.run_coroutine_threadsafe(door.leave(30.0), house.loop)
-    leaving.result(10)  # the watch hangs up long before
+    leaving.result(60)  # the watch hangs up long before
     call, expected = a_call(lines)
-    assert same(lines.hear(call, 5.0), expected) and set(house.calls) == {"b"}
+    assert same(lines.hear(call, 60.0), expected) and set(house.calls) == {"b"}
 
 
 def test_new_ones_are_found_and_all_lost_is_told(house: House, lines: EarsLines) -> None:
@@ -257,8 +259,8 @@ def test_new_ones_are_found_and_all_lost_is_told(house: House, lines: EarsLines)
     house.kill("b")
     began = time.monotonic()
     with pytest.raises(StageLostError) as error:
-        lines.hear(call, 0.1)
-    assert error.value.retryable and time.monotonic() - began < 1.0
+        lines.hear(call, 60.0)
+    assert error.value.retryable and time.monotonic() - began < 30
     house.add("c")
 
     def heard() -> bool:

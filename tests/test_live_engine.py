@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from live_voices import RATE, TinyVoices, cut, feeds, take, whole
+from live_voices import RATE, TinyVoices, cut, feeds, take, tiny_converter, whole
+from virtual_time import run_in_virtual_time
 
+from actors.live import LiveVoice
 from rocktop_ray.errors import (
     AudioError,
     BusyError,
@@ -21,10 +24,15 @@ from rocktop_ray.errors import (
     StorageError,
     StreamStateError,
 )
+from rocktop_ray.live.converter import LiveConverter
+from rocktop_ray.live.layout import LiveLayout
+from rocktop_ray.live.stream import LiveStream
 from rocktop_ray.protocols import Array
 from rocktop_ray.settings import ConvertSettings
 from serve_apps.config import LiveConfig
 from serve_apps.live.admission import Machine, busy, fits, longest_turn, promised
+from serve_apps.live.compute import kept
+from serve_apps.live.compute.kept import KeptStreams
 from serve_apps.live.compute.local import LocalEngine
 from serve_apps.live.desk import LocalDesk
 from serve_apps.live.engine import LEASE_SECONDS, Fed, Feed, HopCost, Piece
@@ -95,6 +103,51 @@ def test_kept_streams_are_few_and_never_of_another_block(engine: LocalEngine) ->
     asyncio.run(run())
 
 
+def test_streams_that_nobody_uses_are_given_up_with_their_voices(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their gateway died, or they went to another replica: nobody says that they have ended."""
+    blocks = cut(take(0.4), 1764)
+
+    async def run() -> None:
+        held = [feeds("s", "anna", blocks), feeds("t", "anna", blocks)]
+        for sent in held:
+            await engine.feed(sent[0])
+        await engine.feed(held[0][1])
+        monkeypatch.setattr(kept, "UNUSED_SECONDS", 0.01)
+        engine._kept._looks = float("-inf")
+        state = (await engine.feed(held[0][2])).state
+        async with asyncio.timeout(60):
+            while len(engine._kept):
+                await asyncio.sleep(0.01)
+        with pytest.raises(StateMissingError):
+            await engine.feed(held[0][3])
+        await engine.feed(replace(held[0][3], state=state))
+
+    asyncio.run(run())
+
+
+def test_a_feed_that_takes_long_is_not_given_up() -> None:
+    class Under:
+        def __init__(self) -> None:
+            self.future: Future[None] = Future()
+
+    async def run() -> None:
+        streams, run, short = KeptStreams(4), Under(), Under()
+        short.future.set_result(None)
+        streams.put("long", 1, run)  # type: ignore[arg-type]  # no more of it is looked at
+        streams.put("short", 1, short)  # type: ignore[arg-type]
+        await asyncio.sleep(1.8 * kept.UNUSED_SECONDS)
+        assert len(streams) == 1
+        run.future.set_result(None)
+        await asyncio.sleep(0.4 * kept.UNUSED_SECONDS)
+        assert len(streams) == 1, "since it was done"
+        await asyncio.sleep(1.6 * kept.UNUSED_SECONDS)
+        assert not len(streams)
+
+    run_in_virtual_time(run())
+
+
 def test_sessions_are_computed_together_and_change_nothing(engine: LocalEngine) -> None:
     takes = [cut(take(0.6, seed), 1764) for seed in range(4)]
     sent = [feeds(f"s{n}", ("anna", "berta")[n == 3], blocks) for n, blocks in enumerate(takes)]
@@ -147,6 +200,31 @@ def test_one_that_fails_fails_alone_and_can_go_on(engine: LocalEngine) -> None:
     assert np.array_equal(asyncio.run(run()), whole("anna", blocks))
 
 
+def test_each_piece_tells_by_how_much_it_is_late() -> None:
+    """The old voice's delay until the new one has taken over, also where both are in one feed."""
+    blocks, settings = cut(take(2.0), 1764), ConvertSettings()
+    layout = LiveLayout(hop=4, ahead=20, left=20, acoustic_left=20, pitch_left=4)
+    early, late = tiny_converter("anna"), LiveConverter(tiny_converter("berta").parts, layout, name="berta")
+
+    class Both(TinyVoices):
+        def _voice(self, ref: VoiceRef) -> LiveVoice:
+            return LiveVoice(early if ref.id == "anna" else late, settings)
+
+    engine = LocalEngine(Both())
+    try:
+        sent = feeds("s", "anna", blocks[:10], at_once=10) + feeds("s", "berta", blocks, at_once=10)[1:]
+        delays = [delay for answer in asyncio.run(fed_all(engine, sent))[1] for delay in answer.delays]
+    finally:
+        engine.close()
+    stream, wanted = LiveStream(early, settings, rate=RATE), []
+    for number, block in enumerate(blocks):
+        if number == 10:
+            stream.switch(late)
+        wanted.append(stream.delay)
+        stream.feed(block)
+    assert delays == wanted and len(set(wanted)) == 2 and wanted[12] == wanted[0]
+
+
 def test_the_voice_changes_under_way_and_moves_while_it_does(engine: LocalEngine) -> None:
     other = LocalEngine(TinyVoices())
     blocks = cut(take(1.2), 1764)
@@ -159,7 +237,7 @@ def test_the_voice_changes_under_way_and_moves_while_it_does(engine: LocalEngine
             answer = await here.feed(replace(feed, session=f"s{moves}", state=state if moves and n == 12 else None))
             waves += answer.waves
             state = answer.state
-        assert answer.delay == (await engine.open(BERTA, RATE, 1, ConvertSettings())).delay
+        assert answer.delays[-1] == (await engine.open(BERTA, RATE, 1, ConvertSettings())).delay
         return np.concatenate(waves)
 
     stayed, moved = asyncio.run(run(False)), asyncio.run(run(True))
@@ -179,11 +257,23 @@ def test_opening_tells_what_a_stream_will_be_like(engine: LocalEngine) -> None:
             asyncio.run(engine.open(ANNA, rate, 1, settings))
 
 
+def test_a_stream_whose_formants_move_costs_more(engine: LocalEngine) -> None:
+    async def run() -> None:
+        plain = (await engine.open(ANNA, RATE, 1764, ConvertSettings())).cost
+        moved = (await engine.open(ANNA, RATE, 1764, ConvertSettings(formant=-2.0))).cost
+        assert plain.formant == 0 and moved.formant > 0 and replace(moved, formant=0.0) == plain
+
+    asyncio.run(run())
+
+
 def test_admission_adds_up_what_hops_cost() -> None:
     anna, berta = HopCost("a", 0.004, 0.006, 0.04), HopCost("b", 0.02, 0.02, 0.1)
     assert promised([anna], 1) == pytest.approx(0.25) and promised([anna] * 4, 1) == pytest.approx(0.7)
     assert promised([anna, anna], 2) == pytest.approx(0.25) and promised([anna, berta], 1) == pytest.approx(0.65)
     assert longest_turn([anna] * 3, 2) == pytest.approx(0.4) and promised([], 1) == longest_turn([], 1) == 0
+    moved = replace(anna, formant=0.002)
+    assert promised([anna, moved, moved], 1) == pytest.approx(0.65), "stream by stream, and only of those that want it"
+    assert longest_turn([anna, moved, anna], 2) == pytest.approx(0.45), "at worst it meets another one"
     one, two = Machine(1), Machine(2)
     assert fits([anna] * 4, one, 0.71) and not fits([anna] * 5, one, 0.71) and fits([anna] * 8, two, 0.71)
 
@@ -318,9 +408,30 @@ def test_a_second_connection_asks_the_first_to_park() -> None:
     asyncio.run(run())
 
 
+def test_nobody_is_sent_away_for_a_connection_that_gave_up() -> None:
+    async def run() -> None:
+        desk = LocalDesk(LiveConfig())
+        await sit(desk, "s")
+        await desk.park("s", "secret", b"old", sitting="s")
+        taking = asyncio.create_task(desk.take("s", "secret", sitting="new"))
+        while not (await desk.renew("s", "s")).wanted:
+            await asyncio.sleep(0.01)
+        taking.cancel()
+        await asyncio.gather(taking, return_exceptions=True)
+        assert not (await desk.renew("s", "s")).wanted
+
+    asyncio.run(run())
+
+
+def test_all_that_sit_can_be_parked() -> None:
+    assert LiveConfig(sessions=100).most_parked >= 100 and LiveConfig(sessions=5, parked=5).most_parked == 5
+    with pytest.raises(ValueError, match=r"live\.parked \(99\) must be at least live\.sessions \(100\)"):
+        LiveConfig(sessions=100, parked=99)
+
+
 def test_what_is_parked_is_bounded() -> None:
     async def run() -> None:
-        desk = LocalDesk(LiveConfig(parked=3, parked_bytes=1 << 20, state_bytes=1 << 19), Clock())
+        desk = LocalDesk(LiveConfig(sessions=3, parked=3, parked_bytes=1 << 20, state_bytes=1 << 19), Clock())
         with pytest.raises(StorageError):
             await desk.park("big", "x", bytes((1 << 19) + 1), sitting="big")
         await sit(desk, "sits")

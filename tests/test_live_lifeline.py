@@ -41,19 +41,17 @@ def test_a_lifeline_breaks_with_its_process_and_holds_nothing_else() -> None:
             pytest.skip("this system allows no thread a file table of its own")
         usual = socket.create_connection(("127.0.0.1", port))
 
-        async def run() -> float:
+        async def run() -> None:
             waiting = asyncio.create_task(until_death("127.0.0.1", line))
             await asyncio.sleep(0.2)
             assert not waiting.done()
             usual.sendall(b"x")
-            usual.settimeout(20)
+            usual.settimeout(60)
             assert usual.recv(1) == b""  # what the process closes is closed: the thread has no copy of it
             await asyncio.sleep(0.1)
             assert not waiting.done()
-            began = time.monotonic()
             os.kill(child.pid, signal.SIGKILL)
-            assert await asyncio.wait_for(waiting, 20)
-            return time.monotonic() - began
+            assert await asyncio.wait_for(waiting, 60)
 
         asyncio.run(run())
     finally:
@@ -126,13 +124,12 @@ def test_a_process_is_let_go_once_it_has_been_ready_for_a_while(monkeypatch: pyt
 
     try:
         for looks in (True, False, True):
-            is_ready[0] = looks
+            is_ready[0], began = looks, time.monotonic()
             assert held()
-        deadline = time.monotonic() + 10
         while held():
-            assert time.monotonic() < deadline
+            assert time.monotonic() < began + 60
             time.sleep(0.1)
-        assert time.monotonic() > deadline - 9.8, "at once"
+        assert time.monotonic() > began + 0.2, "at once"
         is_ready[0] = False
         assert not held(), "let go for good"
     finally:
@@ -153,7 +150,7 @@ def test_a_replica_is_ready_once_it_is_initialised() -> None:
     ):
         child = subprocess.Popen([title, "-c", program], executable=sys.executable)
         try:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while not (found := Path(f"/proc/{child.pid}/cmdline").read_bytes()).startswith(b"ray::"):
                 assert time.monotonic() < deadline, found
             assert ready(child.pid) is done, title
@@ -185,7 +182,7 @@ def test_threads_that_stand_back_by_themselves_stay_there() -> None:
     thread = threading.Thread(target=load)
     thread.start()
     try:
-        assert back.wait(20) and thread.native_id is not None
+        assert back.wait(60) and thread.native_id is not None
         let_go(os.getpid())
         assert os.sched_getscheduler(thread.native_id) == os.SCHED_IDLE
         assert os.sched_getscheduler(0) == os.SCHED_OTHER

@@ -18,6 +18,7 @@ from rocktop_ray.errors import (
 )
 from rocktop_ray.live.messages import Audio, Flags
 from rocktop_ray.settings import ConvertSettings
+from serve_apps.live.engine import Fed
 from serve_apps.live.session.clock import Budget, LiveClock
 from serve_apps.live.session.concealment import Joiner, predict
 from serve_apps.live.session.course import Course, fresh_save
@@ -45,7 +46,7 @@ def test_what_is_parked_comes_back_the_same(data: st.DataObject) -> None:
         outputs=tuple(Audio(n, 7, samples(size), Flags.LATE) for n, size in enumerate(data.draw(lengths))),
         totals=Totals(4, 3, 2, 1),
         heard=samples(30),
-        made=1.5e9,  # the length of what is packed must not depend on the clock
+        began=1.5e9,  # the length of what is packed must not depend on the clock
         seq=5,
         at=123,
     )
@@ -79,6 +80,14 @@ def test_what_was_heard_is_continued_without_a_step(rate: int) -> None:
     assert np.abs(guess).max() <= np.abs(wave).max()
     assert rate > 8000 or np.abs(guess - wave[known : known + len(guess)]).max() < 0.2
     assert not predict(np.zeros(2000, np.float32), 5, 64).any() and not predict(wave[:3], 5, 64).any()
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_lone_sample_is_continued_by_silence(place: int) -> None:
+    """Where the window is 0, so that nothing is left to guess from."""
+    heard = np.zeros(1323, np.float32)
+    heard[place] = 0.5
+    assert not predict(heard, 220, 88).any()
 
 
 def test_the_joiner_does_not_care_how_the_stream_is_cut() -> None:
@@ -137,7 +146,9 @@ def test_many_sessions_are_saved_less_often(crowd: int, every: int) -> None:
         batch = course.batch()
         saved.append(course.wants_save(batch))
         course.gave(batch, save=saved[-1])
-        course.took(batch, [cut.samples for cut in batch], b"state" if saved[-1] else None, [False] * len(batch))
+        waves = tuple(cut.samples for cut in batch)
+        fed = Fed(waves, (0,) * len(waves), b"state" if saved[-1] else None, 0.0, 0.0, "here")
+        course.took(batch, fed, [False] * len(batch))
     assert saved == [(seq + 1) % every == 0 for seq in range(10)]
 
 

@@ -124,7 +124,7 @@ def test_a_server_that_stays_away_is_waited_for_and_no_longer() -> None:
     server.welcome, server.do = away, drop
     with pytest.raises(StreamLostError, match=r"within 0\.5 s"):
         asyncio.run(through(server, cut(song()), patience=0.5))
-    assert 3 <= len(server.headers) <= 6  # 0, 0.1, 0.3 s... after the drop
+    assert 2 <= len(server.headers) <= 6  # 0, 0.1, 0.3 s... after the drop, fewer where the machine stands still
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,16 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import live_parts
 import numpy as np
 import pytest
 from live_parts import HOP, LIVE, RATE, START, Client, Pipe, Stage, flagged, late_take, run, sung
 
-from rocktop_ray.errors import SessionGoneError, StageLostError
+from rocktop_ray.errors import RocktopError, SessionGoneError, StageLostError
 from rocktop_ray.live import messages, protocol
-from rocktop_ray.live.messages import CloseCode, Flags
+from rocktop_ray.live.messages import CloseCode, Flags, Problem
+from serve_apps.config import LiveConfig
+from serve_apps.live.desk import LocalDesk
 
 # loss
 
@@ -180,5 +183,45 @@ def test_a_gateway_that_drains_parks_its_sessions() -> None:
         await client.connect()
         await (await client.sing()).end()
         assert np.array_equal(client.stream, late_take(client.take, client.started.delay))
+
+    run(work)
+
+
+@pytest.mark.parametrize("draining", [False, True])
+def test_a_session_that_has_no_block_yet_waits_for_a_moment(draining: bool) -> None:
+    async def work(stage: Stage) -> None:
+        stage.desk = LocalDesk(LiveConfig(), asyncio.get_running_loop().time)
+        client = await Client(stage, sung(0.5), [HOP], LIVE).connect()
+        for away in (10, 20):
+            stage.draining = draining
+            if not draining:
+                client.pipe.vanish()
+            await client.served
+            stage.draining = False
+            assert stage.desk.sessions() == 0
+            await asyncio.sleep(away)
+            if away == 10:
+                await client.connect()
+                assert client.started.next == 0
+        with pytest.raises(SessionGoneError):
+            await client.connect()
+
+    run(work)
+
+
+def test_the_reason_of_a_close_tells_no_more_than_the_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    explain = live_parts.explain
+
+    def veiled(error: BaseException) -> Problem:
+        return replace(explain(error), detail="cannot read voice.pth")
+
+    monkeypatch.setattr(live_parts, "explain", veiled)
+
+    async def work(stage: Stage) -> None:
+        client = await Client(stage, sung(0.5), [HOP], START).connect()
+        stage.engine.fails.append(RocktopError("cannot read /opt/secret/place/voice.pth"))
+        client.send()
+        await client.listen()
+        assert client.pipe.closed == (CloseCode.FAULT, "cannot read voice.pth")
 
     run(work)

@@ -257,6 +257,9 @@ def test_keys(server: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
     secret, other = keys.add("alice", at_once=1), keys.add("bob")
     audio = take(0.4)
 
+    def lines() -> list[Any]:
+        return [record for record in caplog.records if record.getMessage() == "socket"]
+
     async def work() -> None:
         header = {"Authorization": f"Bearer {secret}"}
         named = Start("anna", RATE, "f32", 1764, "free", key=secret)
@@ -273,7 +276,8 @@ def test_keys(server: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
         await by_header.until(Audio, 3)
         stolen = Singer(server, Start("anna", RATE, "f32", 1764, "free", key=other))
         by_header.socket.transport.abort()
-        await asyncio.sleep(0.1)
+        while len(lines()) < 6:  # until the server has noticed it
+            await asyncio.sleep(0.02)
         stolen.started = by_header.started
         assert await code_of(stolen) == (CloseCode.GONE, "session_gone"), "the session is another key's"
         by_header.options = {}
@@ -283,12 +287,12 @@ def test_keys(server: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
 
     with serving_live(folder, security={"keys": str(keys.path)}) as server, caplog.at_level(logging.INFO):
         run(work)
+        eventually(lambda: len(lines()) == 8)
     ours = [record for record in caplog.records if not record.name.startswith(("uvicorn", "websockets"))]
     text = "\n".join(str(vars(record)) for record in ours)
     assert secret not in text and other not in text
-    lines = [record for record in caplog.records if record.getMessage() == "socket"]
-    assert len(lines) == 8
-    assert [line.owner for line in lines].count("alice") == 2 and lines[0].status == CloseCode.KEY
+    assert len(lines()) == 8
+    assert [line.owner for line in lines()].count("alice") == 2 and lines()[0].status == CloseCode.KEY
 
 
 def test_one_who_sends_faster_than_time_passes_is_cut_off(server: LiveServer) -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import struct
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from live_parts import HOP, LATE, LIVE, RATE, START, Client, Stage, flagged, late_take, run, sung
+from live_parts import HOP, LATE, LIVE, RATE, START, Client, GainEngine, Stage, flagged, late_take, run, sung
 
 from rocktop_ray.errors import BusyError, SettingsError
 from rocktop_ray.live import messages, protocol
 from rocktop_ray.live.messages import Audio, CloseCode, Flags, Start
+from rocktop_ray.protocols import Array
+from rocktop_ray.settings import ConvertSettings
 from serve_apps.config import LiveConfig
 from serve_apps.live.desk import LocalDesk
+from serve_apps.live.engine import Fed, Feed, StreamFacts
 from serve_apps.live.session.endings import close_code
+from serve_apps.orders import VoiceRef
 
 # exactness
 
@@ -115,6 +121,69 @@ def test_changes_hold_from_the_block_that_is_told() -> None:
         expected = late_take(take, client.started.delay)
         assert np.allclose(client.stream, expected * factors[: len(expected)], atol=1e-6)
         assert flagged(client, Flags.BYPASS) == list(range(10, 15))
+
+    run(work)
+
+
+class TurningEngine(GainEngine):
+    """Voice ``berta`` is ``late`` and takes over ten pieces after it was asked for; both give the take as it is."""
+
+    def __init__(self, late: int) -> None:
+        super().__init__()
+        self.late = late
+        self.streams: dict[str, tuple[Array, int]] = {}
+
+    async def open(self, voice: VoiceRef, rate: int, multiple: int, settings: ConvertSettings) -> StreamFacts:
+        facts = await super().open(voice, rate, multiple, settings)
+        return replace(facts, delay=self.late if voice.name == "berta" else LATE)
+
+    async def feed(self, feed: Feed, spare: Feed | None = None) -> Fed:
+        await asyncio.sleep(self.slow)
+        take, left = np.zeros(self.late + LATE, np.float32), -1
+        if feed.state is not None:
+            take, left = np.frombuffer(feed.state[4:], "<f4"), struct.unpack("<i", feed.state[:4])[0]
+        elif feed.seq:
+            take, left = self.streams[feed.session]
+        waves, delays = [], []
+        for piece in feed.pieces:
+            if feed.voice.name == "berta":
+                left = 10 if left < 0 else max(0, left - 1)
+            delays.append(LATE if left else self.late)
+            take, end = np.concatenate([take, piece.samples]), len(take)
+            waves.append(take[end - delays[-1] :][: len(piece.samples)])
+        self.streams[feed.session] = (take, left)
+        state = struct.pack("<i", left) + take.tobytes() if feed.want_state else None
+        return Fed(tuple(waves), tuple(delays), state, 0.0, 0.0, "here")
+
+
+@pytest.mark.parametrize("pace", ["live", "free"])
+@pytest.mark.parametrize("late", [LATE + 150, LATE - 60])
+@pytest.mark.parametrize(("blocks", "breaks"), [(60, False), (60, True), (30, False), (24, False)])
+def test_another_delay_is_told_when_it_is_heard(pace: messages.Pace, late: int, blocks: int, breaks: bool) -> None:
+    """From the block on that is told, and not before; also over a resume, and where the end comes before the voice."""
+
+    async def work(stage: Stage) -> None:
+        stage.engine = TurningEngine(late)
+        take = np.arange(1, blocks * HOP + 1, dtype=np.float32)
+        client = await Client(stage, take, [HOP], replace(START, pace=pace)).connect()
+        await client.sing(20, real_time=True)
+        client.say(messages.ChangeVoice("berta"))
+        await client.sing(24, real_time=True)
+        if breaks:
+            client.pipe.vanish()
+            await client.served
+            await client.connect()
+            assert client.started.delay == LATE
+        await (await client.sing(real_time=True)).end()
+        told = [(applied.seq, applied.delay) for applied in client.of(messages.Applied)]
+        taken_over = blocks == 60 or (blocks == 30 and late > LATE)  # in a flush, only by one that makes it longer
+        assert told == [(20, LATE), (30, late)][: 1 + taken_over]
+        seq, delay = told[-1]
+        for number, audio in list(client.outputs.items())[: blocks + taken_over]:
+            first = audio.position - (delay if number >= seq else LATE) + 1
+            wanted = np.arange(first, first + len(audio.samples))
+            assert np.array_equal(audio.samples, np.where((wanted > 0) & (wanted <= len(take)), wanted, 0))
+        assert len(client.stream) == len(take) + delay, "the flush"
 
     run(work)
 

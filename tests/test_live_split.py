@@ -91,4 +91,4 @@ def test_a_split_stream_is_the_fused_one_to_the_bit_whoever_is_killed(split: Any
 
     wave, losses = asyncio.run(run())
     assert np.array_equal(wave, fused(ray_home, blocks)) and np.abs(wave).max() > 0.01
-    assert losses < 100
+    assert losses < 1000  # of a tenth of a second: the new one has to start

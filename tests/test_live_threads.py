@@ -21,7 +21,7 @@ def as_before() -> Iterator[None]:
 
 
 def asked(executor: ThreadPoolExecutor) -> int:
-    return executor.submit(lambda: (torch.ones(9).sum(), torch.get_num_threads())[1]).result(20)
+    return executor.submit(lambda: (torch.ones(9).sum(), torch.get_num_threads())[1]).result(60)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -23,8 +23,9 @@ _MAX_GAIN = 10 ** (30 / 20)
 _SILENCE = 1e-12
 
 
-def shift(audio: npt.ArrayLike, rate: int, semitones: float) -> Array:
-    """Audio ``[samples]`` at ``rate`` Hz with its formants moved by ``semitones`` -> ``[samples]``.
+def shift(audio: npt.ArrayLike, rate: int, semitones: float, *, last: int | None = None) -> Array:
+    """Audio ``[samples]`` at ``rate`` Hz with its formants moved by ``semitones`` -> ``[samples]``; where ``last`` is
+    given only so many at the end, for which less has to be computed.
 
     A formant at f Hz moves to f * 2 ** (semitones / 12); positive is a smaller vocal tract. 0 returns the audio as it
     is. No frequency is raised by more than 30 dB, so that noise above the voice stays low.
@@ -36,16 +37,21 @@ def shift(audio: npt.ArrayLike, rate: int, semitones: float) -> Array:
         raise AudioError("a formant shift needs one channel of finite audio, [samples]")
     if not abs(semitones) <= MAX_SEMITONES:
         raise SettingsError(f"a formant shift is at most {MAX_SEMITONES:g} semitones, not {semitones}")
+    wanted = len(wave) if last is None else min(last, len(wave))
+    skipped = len(wave) - wanted
     if semitones == 0:
-        return wave.astype(np.float32)
+        return wave[skipped:].astype(np.float32)
     hop = round(rate * _HOP_SECONDS)
-    envelope = _envelope(wave, rate, hop)
+    # Frames before this one do not reach the wanted samples, nor do those whose windows lack what lies before it.
+    reach = pyworld.get_cheaptrick_fft_size(rate, _F0_FLOOR) // 2
+    first = max(0, (skipped - reach) // hop - _WINDOW_HOPS // 2)
+    envelope = _envelope(wave, rate, hop, first)
     gain = _stretched(envelope, 2.0 ** (semitones / 12)) / envelope
-    return _filtered(wave, np.minimum(np.sqrt(gain), _MAX_GAIN), hop)
+    return _filtered(wave[first * hop :], np.minimum(np.sqrt(gain), _MAX_GAIN), hop)[skipped - first * hop :]
 
 
-def _envelope(wave: npt.NDArray[np.float64], rate: int, hop: int) -> npt.NDArray[np.float64]:
-    """Power envelope ``[samples // hop + 1, bins]``; frame i is at i * hop."""
+def _envelope(wave: npt.NDArray[np.float64], rate: int, hop: int, first: int) -> npt.NDArray[np.float64]:
+    """Power envelope ``[samples // hop + 1 - first, bins]``; frame i is at (first + i) * hop."""
     padded = np.pad(wave, (0, max(0, rate // 10 - len(wave)) + hop))
     f0, times = pyworld.dio(
         padded,
@@ -55,9 +61,9 @@ def _envelope(wave: npt.NDArray[np.float64], rate: int, hop: int) -> npt.NDArray
         frame_period=1000 * hop / rate,
         speed=max(1, rate // 8000),
     )
-    frames = len(wave) // hop + 1
+    f0, times = f0[first : len(wave) // hop + 1], times[first : len(wave) // hop + 1]
     envelope = pyworld.cheaptrick(padded, pyworld.stonemask(padded, f0, times, rate), times, rate, f0_floor=_F0_FLOOR)
-    return np.asarray(np.maximum(envelope[:frames], _SILENCE))
+    return np.asarray(np.maximum(envelope, _SILENCE))
 
 
 def _stretched(envelope: npt.NDArray[np.float64], ratio: float) -> npt.NDArray[np.float64]:

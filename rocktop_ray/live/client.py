@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from rocktop_ray.errors import ProtocolError, RocktopError, SettingsError, StreamLostError
+from rocktop_ray.errors import ProtocolError, RocktopError, SessionGoneError, SettingsError, StreamLostError
 from rocktop_ray.live.connection import Connection, Dropped, stream_address
 from rocktop_ray.live.endings import Retries
 from rocktop_ray.live.events import Event, Lost, Resumed
@@ -80,6 +80,7 @@ class LiveClient:
         self._runner: asyncio.Task[None] | None = None
         self._ending = False
         self._delays: list[tuple[int, int]] = []
+        """From which block on the output is how late, as it was told; what came later counts."""
         self.started: Started | None = None
         """What the server said of the session, last."""
         self.ended: Ended | None = None
@@ -92,7 +93,6 @@ class LiveClient:
     async def open(self) -> Started:
         """Connect and begin. Raises the RocktopError that says why not: the address, the key, the voice, no room..."""
         connection, started = await self._connect(self._start)
-        self._delays.append((0, started.delay))
         self._runner = asyncio.create_task(self._run(connection))
         for waited in (self._sent, self._arrived):
             self._runner.add_done_callback(lambda _, waited=waited: waited.set())  # type: ignore[misc]
@@ -218,6 +218,7 @@ class LiveClient:
             await connection.leave()
             raise
         self.started = started
+        self._late(self._outbox.received + 1, started.delay)
         self._on_event(started)
         return connection, started
 
@@ -274,7 +275,7 @@ class LiveClient:
         if isinstance(message, Stats):
             self._outbox.keep(message.kept)
         elif isinstance(message, Applied):
-            self._delays.append((message.seq, message.delay))
+            self._late(message.seq, message.delay)
         elif isinstance(message, Ended):
             self.ended = message
         if isinstance(message, Applied | Stats | Notice | Pong | Ended):
@@ -282,14 +283,22 @@ class LiveClient:
         elif isinstance(message, Started):
             raise ProtocolError("the server began the session a second time")
 
+    def _late(self, seq: int, delay: int) -> None:
+        """From block ``seq`` on the output is ``delay`` samples late."""
+        if not self._delays or self._delays[-1][1] != delay:
+            self._delays.append((seq, delay))
+
     async def _resume(self, retries: Retries) -> Connection:
         """Another connection on which the stream goes on. Raises StreamLostError, SessionGoneError..."""
         assert self.started is not None
+        first: Start | Resume = Resume(self.started.session, self.started.secret, self._outbox.received)
         while True:
-            resume = Resume(self.started.session, self.started.secret, self._outbox.received)
             try:
-                connection, started = await self._connect(resume)
+                connection, started = await self._connect(first)
             except RocktopError as error:
+                if isinstance(error, SessionGoneError) and isinstance(first, Resume) and self._outbox.untouched:
+                    first = self._start  # another session misses nothing
+                    continue
                 await asyncio.sleep(retries.pause(error))
                 continue
             self._on_event(Resumed(retries.seconds, max(0, self._outbox.next_seq - started.next)))

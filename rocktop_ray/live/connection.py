@@ -26,7 +26,7 @@ from rocktop_ray.live.messages import (
 from rocktop_ray.live.protocol import pack, parse_server
 
 _OPENING = 60.0
-"""Seconds for a session to begin: a voice may have to be loaded first."""
+"""Seconds for a session to begin, or to go on: a voice may have to be loaded first."""
 _SILENCE = 10.0
 """Seconds: the server sends statistics every second, so one that is silent for so long is gone."""
 
@@ -54,11 +54,11 @@ class Connection:
         connection = cls(await _connect(url, api_key), format, rate)
         try:
             await connection.send(pack(first))
-            started = await connection.hear(_OPENING if isinstance(first, Start) else None)
-        except Dropped as dropped:
-            raise dropped.ending.error() from dropped
-        except BaseException:
-            await connection.leave()
+            started = await connection.hear(_OPENING)
+        except BaseException as error:
+            await connection.leave()  # else the server may begin, for nobody, when we have given up
+            if isinstance(error, Dropped):
+                raise error.ending.error() from error
             raise
         if isinstance(started, Started) and started.rate == rate:
             return connection, started

@@ -15,6 +15,7 @@ from rocktop_ray.errors import StreamStateError
 from rocktop_ray.live.converter import LiveConverter, LiveState
 from rocktop_ray.live.rates import RateChange
 from rocktop_ray.protocols import TAKE_RATE, Array
+from rocktop_ray.settings import ConvertSettings
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,9 @@ class Lane:
 class LaneRun:
     """A lane while it takes one block: hops are asked for and given back until none is due."""
 
-    def __init__(self, lane: Lane, state: LaneState, block: Array) -> None:
+    def __init__(self, lane: Lane, state: LaneState, block: Array, settings: ConvertSettings) -> None:
+        self.settings = settings
+        """How the block is to be converted."""
         self._lane, self._state, self._block = lane, state, len(block)
         self._audio = np.concatenate([state.inputs, block])
         self._first = state.samples - len(state.inputs) + lane.lag

@@ -62,6 +62,11 @@ class Outbox:
         """Samples that were sent and have no answer yet."""
         return max(0, self._sent_position - self._answered_position)
 
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing was answered, and all can be sent again."""
+        return self.received < 0 and not self._gone
+
     def put(self, samples: Array) -> None:
         """Append a block."""
         if self.next_seq > MOST_SEQ:

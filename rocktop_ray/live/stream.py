@@ -49,8 +49,8 @@ class LiveStream:
         if not 1 <= multiple <= rate * MOST_SECONDS:
             raise SettingsError(f"the blocks' lengths must be a multiple of 1 or more samples, not {multiple}")
         self.rate, self.multiple = rate, multiple
-        self.settings = settings or ConvertSettings()
-        """Those of the next block."""
+        self._wanted: tuple[ConvertSettings, ...] = (settings or ConvertSettings(),)
+        """Of each voice: one that is about to be left goes on as it was."""
         self.bypass = False
         """Whether the take itself goes through, equally late; set it between blocks."""
         converter.check(self.settings)
@@ -63,6 +63,13 @@ class LiveStream:
     def converter(self) -> LiveConverter:
         """The voice that blocks to come will be heard in, in the end."""
         return self._lanes[-1].converter
+
+    @property
+    def settings(self) -> ConvertSettings:
+        """Those of the voice that blocks to come will be heard in, in the end; of the next block where it is the only
+        one.
+        """
+        return self._wanted[-1]
 
     @property
     def delay(self) -> int:
@@ -82,10 +89,11 @@ class LiveStream:
         return len(self._lanes) > 1
 
     def change(self, settings: ConvertSettings) -> None:
-        """Convert the blocks to come with other settings. Raises SettingsError; the old ones then stay."""
-        for lane in self._lanes:
-            lane.converter.check(settings)
-        self.settings = settings
+        """Convert the blocks to come with other settings; a voice that another one is about to take over from keeps its
+        own. Raises SettingsError; the old ones then stay.
+        """
+        self.converter.check(settings)
+        self._wanted = (*self._wanted[:-1], settings)
 
     def switch(self, converter: LiveConverter, settings: ConvertSettings | None = None) -> int:
         """Go over to another voice -> the delay that holds from then on.
@@ -97,13 +105,15 @@ class LiveStream:
         converter.check(settings)
         while self.changing and self.samples <= self._untils[-1]:
             self._lanes, self._states, self._untils = self._lanes[:-1], self._states[:-1], self._untils[:-1]
-        self.settings = settings
+            self._wanted = self._wanted[:-1]
         lane, old = Lane(converter, self.rate, self.multiple), self._lanes[-1]
         if converter is old.converter:
+            self._wanted = (*self._wanted[:-1], settings)
             return old.delay
         begun, warming = lane.beside(old, self._states[-1])
         self._untils += (self.samples + lane.delay - (-warming * self.rate // 100),)
         self._lanes, self._states = [*self._lanes, lane], [*self._states, begun]
+        self._wanted += (settings,)
         return lane.delay
 
     def fork(self) -> LiveStream:
@@ -124,7 +134,7 @@ class LiveStream:
 
     def flush(self) -> Array:
         """The last ``delay`` samples, as if silence followed. The stream itself stays as it was."""
-        kept = self._lanes, self._states, self._untils
+        kept = self._lanes, self._states, self._untils, self._wanted
         total, parts = self.delay, [np.zeros(0, np.float32)]
         try:
             most = max(1, self.rate // self.multiple) * self.multiple
@@ -132,7 +142,7 @@ class LiveStream:
                 missing = -(-(total - sum(map(len, parts))) // self.multiple) * self.multiple
                 parts.append(self.feed(np.zeros(min(missing, most), np.float32)))
         finally:
-            self._lanes, self._states, self._untils = kept
+            self._lanes, self._states, self._untils, self._wanted = kept
         return np.concatenate(parts)[:total]
 
     def state(self) -> bytes:
@@ -144,6 +154,7 @@ class LiveStream:
             "until": self._untils,
             "bypass": self.bypass,
             "settings": asdict(self.settings),
+            "leaving": [asdict(settings) for settings in self._wanted[:-1]],
         }
         return join([json.dumps(head, separators=(",", ":")).encode(), *map(pack, self._states)])
 
@@ -169,13 +180,14 @@ class LiveStream:
         if len({lane_state.samples for lane_state in states}) > 1:
             raise StreamStateError("the state of the stream holds numbers that do not go together")
         try:
-            settings = ConvertSettings.from_mapping(head.get("settings", {}))
-            for lane in lanes:
+            held = [*head.get("leaving", []), head.get("settings", {})]
+            wanted = tuple(ConvertSettings.from_mapping(values) for values in held)
+            for lane, settings in zip(lanes, wanted, strict=True):
                 lane.converter.check(settings)
-        except (TypeError, SettingsError) as error:
+        except (TypeError, ValueError, SettingsError) as error:
             raise StreamStateError(f"the state of the stream holds settings that cannot be used: {error}") from error
         self._lanes, self._states, self._untils = lanes, states, tuple(ends)
-        self.settings, self.bypass = settings, bypass
+        self._wanted, self.bypass = wanted, bypass
 
     def _checked(self, block: Array) -> Array:
         if block.ndim != 1 or len(block) > self.rate * MOST_SECONDS:
@@ -187,7 +199,8 @@ class LiveStream:
         return np.clip(block, -8, 8).astype(np.float32)
 
     def _runs(self, block: Array) -> list[LaneRun]:
-        return [LaneRun(lane, state, block) for lane, state in zip(self._lanes, self._states, strict=True)]
+        lanes = zip(self._lanes, self._states, self._wanted, strict=True)
+        return [LaneRun(lane, state, block, settings) for lane, state, settings in lanes]
 
     def _done(self, runs: Sequence[LaneRun]) -> Array:
         """Take over what became of a block."""
@@ -200,6 +213,7 @@ class LiveStream:
             heard = np.where(shares < 1, heard + (wave - heard) * shares, wave)
         while self.changing and self.samples >= self._untils[0] + fade:
             self._lanes, self._states, self._untils = self._lanes[1:], self._states[1:], self._untils[1:]
+            self._wanted = self._wanted[1:]
         return heard
 
 
@@ -225,7 +239,7 @@ def feed_many(
             states, waves = lanes[0].converter.step_many(
                 [run.stream for run in lanes],
                 hops,
-                [owner.settings for owner in owners],
+                [run.settings for run in lanes],
                 [owner.bypass for owner in owners],
                 resting,
             )

@@ -51,7 +51,11 @@ def build_api(services: Services) -> FastAPI:
     ):
         app.include_router(router)
     if services.live is not None and services.desk is not None:
-        app.include_router(live_routes.router(services.live, services.desk, config.live, services.voices, veil))
+        app.include_router(
+            live_routes.router(
+                services.live, services.desk, config.live, services.voices, veil, config.gateway.concurrency
+            )
+        )
     app.router.default = nowhere(app.router.default, veil)
     openapi.describe(app, config)
 

@@ -1,13 +1,14 @@
 """Whether all deadlines can be kept with one session more, by what hops were measured to cost.
 
 Streams of one voice are computed together: ``fixed + each * n`` seconds for a hop of ``n``. At worst
-sessions are spread over the replicas, and the fixed part is paid by every replica that has one of them.
+sessions are spread over the replicas, and the fixed part is paid by every replica that has one of them. Formants are
+moved stream by stream; at worst those that want it meet in one replica.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,15 +18,17 @@ from serve_apps.live.engine import HopCost
 def promised(costs: Sequence[HopCost], replicas: int) -> float:
     """Share of the time of ``replicas`` processes that sessions of these costs need, one cost for each session."""
     return sum(
-        (cost.fixed * min(count, replicas) + cost.each * count) / cost.hop for cost, count in _by_voice(costs)
+        (cost.fixed * min(len(formants), replicas) + cost.each * len(formants) + sum(formants)) / cost.hop
+        for cost, formants in _by_voice(costs)
     ) / max(1, replicas)
 
 
 def longest_turn(costs: Sequence[HopCost], replicas: int) -> float:
     """Time of the longest turn in a replica, as a share of its hop: a block cannot be answered in less."""
-    turns = [
-        (cost.fixed + cost.each * math.ceil(count / max(1, replicas))) / cost.hop for cost, count in _by_voice(costs)
-    ]
+    turns = []
+    for cost, formants in _by_voice(costs):
+        together = math.ceil(len(formants) / max(1, replicas))
+        turns.append((cost.fixed + cost.each * together + sum(formants[:together])) / cost.hop)
     return max(turns, default=0.0)
 
 
@@ -55,12 +58,14 @@ def fits(costs: Sequence[HopCost], machine: Machine, load: float) -> bool:
     return busy(costs, machine) <= load and longest_turn(costs, machine.replicas) <= load
 
 
-def _by_voice(costs: Sequence[HopCost]) -> list[tuple[HopCost, int]]:
-    """Each voice with the dearest of its costs, and its sessions."""
+def _by_voice(costs: Sequence[HopCost]) -> list[tuple[HopCost, list[float]]]:
+    """Each voice with the dearest of its costs, and what each session of it needs to move formants, the most first."""
     dearest: dict[str, HopCost] = {}
     for cost in costs:
         known = dearest.get(cost.voice)
         if known is None or cost.fixed + cost.each > known.fixed + known.each:
             dearest[cost.voice] = cost
-    count = Counter(cost.voice for cost in costs)
-    return [(cost, count[voice]) for voice, cost in dearest.items()]
+    formants: defaultdict[str, list[float]] = defaultdict(list)
+    for cost in sorted(costs, key=lambda cost: -cost.formant):
+        formants[cost.voice].append(cost.formant)
+    return [(cost, formants[voice]) for voice, cost in dearest.items()]

@@ -131,12 +131,15 @@ class LocalDesk:
         self._sweep()
         self._known(session, secret)
         end = self._clock() + TAKE_SECONDS
-        while self._sits_elsewhere(session, sitting) and self._clock() < end:
-            self._wanted[session] = sitting
-            await asyncio.sleep(_LOOK_SECONDS)
-            if self._wanted.get(session, sitting) != sitting:
-                raise SessionTakenError("this session is used by another connection")
-        self._wanted.pop(session, None)
+        try:
+            while self._sits_elsewhere(session, sitting) and self._clock() < end:
+                self._wanted[session] = sitting
+                await asyncio.sleep(_LOOK_SECONDS)
+                if self._wanted.get(session, sitting) != sitting:
+                    raise SessionTakenError("this session is used by another connection")
+        finally:  # cancelled, or another one wants it by now: nobody is sent away for this one
+            if self._wanted.get(session) == sitting:
+                del self._wanted[session]
         found = self._known(session, secret)
         # The seat is free, or its connection does not answer: it will hear of it when it renews.
         self._seats[session] = _Seat(sitting, None, False, self._clock() + LEASE_SECONDS)
@@ -227,7 +230,7 @@ class LocalDesk:
         config = self._config
         total = sum(len(parked.state) for parked in self._parked.values())
         for session in sorted(self._parked, key=lambda name: self._parked[name].until):
-            if len(self._parked) <= config.parked and total <= config.parked_bytes:
+            if len(self._parked) <= config.most_parked and total <= config.parked_bytes:
                 return
             total -= len(self._parked.pop(session).state)
 

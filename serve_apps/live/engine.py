@@ -59,6 +59,10 @@ class Fed:
 
     waves: tuple[Array, ...]
     """One for each piece, as long as it is."""
+    delays: tuple[int, ...]
+    """Samples in the client's rate by which each piece is late from its beginning on. After a change of voice it is
+    the old voice's until the new one has taken over.
+    """
     state: bytes | None
     """After the last piece, if it was wanted."""
     seconds: float
@@ -69,16 +73,15 @@ class Fed:
     """Who did it; changes when a session moves."""
     together: int = 1
     """Most sessions that were computed at once with it, itself included."""
-    delay: int = 0
-    """Samples in the client's rate by which the last piece is late. After a change of voice it is the old voice's until
-    the new one has taken over."""
     queues: bool = False
     """Whether the next feed may come before this one is answered: both go to one process, in order."""
 
 
 @dataclass(frozen=True)
 class HopCost:
-    """What a voice costs on this machine: ``fixed + each * n`` seconds for one hop of ``n`` sessions at once."""
+    """What a session costs on this machine: ``fixed + each * n`` seconds for one hop of ``n`` sessions of a voice at
+    once, and ``formant`` of each besides.
+    """
 
     voice: str
     """``VoiceRef.id``."""
@@ -88,6 +91,8 @@ class HopCost:
     """Seconds of audio in a hop."""
     blocks: float = 0.0
     """Blocks that a session of it sends in a second."""
+    formant: float = 0.0
+    """Seconds of a hop for moving this session's formants, which is not computed together; 0 where they stay."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,7 @@ class StreamFacts:
     settings_default: ConvertSettings
     """The voice's own."""
     cost: HopCost
+    """Of a stream with these settings."""
 
 
 class LiveEngine(Protocol):
@@ -155,11 +161,12 @@ class Desk(Protocol):
     """
 
     async def admit(self, session: str, voice: VoiceRef, rate: int, live: bool, *, sitting: str, cost: HopCost) -> None:
-        """Let a session in, or let one that sits change its voice. ``live`` False: without deadline, no time is
-        promised to it; such sessions are only counted.
+        """Let a session in, or let one that sits change its voice, or settings that cost something (``formant``).
+        ``cost`` is what ``LiveEngine.open`` told for the settings that it is to have. ``live`` False: without
+        deadline, no time is promised to it; such sessions are only counted.
 
         Raises BusyError (``retry_after``) if its deadlines, or those of others, could not be kept; if it sat before,
-        it goes on sitting with the old voice. Raises SessionTakenError if another connection has it.
+        it goes on sitting at the old cost. Raises SessionTakenError if another connection has it.
         """
         ...
 

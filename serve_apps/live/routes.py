@@ -11,14 +11,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from rocktop_ray.errors import ProtocolError, RocktopError
-from rocktop_ray.live.messages import PATH, Problem, Resume, Start
-from rocktop_ray.live.protocol import close_reason, pack, parse_client
+from rocktop_ray.live.messages import MOST_BINARY, PATH, Problem, Resume, Start
+from rocktop_ray.live.protocol import SAMPLE_BYTES, close_reason, pack, parse_client
 from serve_apps.config import LiveConfig
 from serve_apps.gateway.problems import Veil
 from serve_apps.gateway.refusals import RateLimitedError
 from serve_apps.gateway.sockets import told
 from serve_apps.live.engine import Desk, LiveEngine
 from serve_apps.live.session.draining import replica_draining
+from serve_apps.live.session.early import Early
 from serve_apps.live.session.endings import Ending, close_code
 from serve_apps.live.session.limits import LiveLimits
 from serve_apps.live.session.opening import Opening
@@ -28,16 +29,24 @@ from serve_apps.observe.metrics import Metrics
 from serve_apps.orders import VoiceRef
 from serve_apps.voices import VoiceShelf
 
-_MOST_NEW = 256
-"""Connections of a gateway that have not said yet what they want: they need no key so far."""
+_NEW_SHARE = 4
+"""Of what a gateway does at once, the part that connections may take which have not said yet what they want: they need
+no key so far, and all else must go on beside them.
+"""
 
 
 def router(
-    engine: LiveEngine, desk: Desk, config: LiveConfig, voices: VoiceShelf, veil: Veil, limits: LiveLimits | None = None
+    engine: LiveEngine,
+    desk: Desk,
+    config: LiveConfig,
+    voices: VoiceShelf,
+    veil: Veil,
+    concurrency: int,
+    limits: LiveLimits | None = None,
 ) -> APIRouter:
-    """The route. limits: for tests; else those of the configuration."""
+    """The route. concurrency: what the gateway does at once. limits: for tests; else those of the configuration."""
     routes = APIRouter()
-    stage = _Stage(engine, desk, voices, veil, limits or LiveLimits.of(config))
+    stage = _Stage(engine, desk, voices, veil, limits or LiveLimits.of(config), max(1, concurrency // _NEW_SHARE))
 
     @routes.websocket(PATH)
     async def stream(socket: WebSocket) -> None:
@@ -88,7 +97,10 @@ class SocketTransport:
 class _Stage:
     """All live connections of a gateway."""
 
-    def __init__(self, engine: LiveEngine, desk: Desk, voices: VoiceShelf, veil: Veil, limits: LiveLimits) -> None:
+    def __init__(
+        self, engine: LiveEngine, desk: Desk, voices: VoiceShelf, veil: Veil, limits: LiveLimits, most_new: int
+    ) -> None:
+        self._most_new = most_new
         self._engine, self._desk, self._voices, self._veil, self._limits = engine, desk, voices, veil, limits
         self._metrics: Metrics | None = None
         self._new = self._sessions = 0
@@ -115,7 +127,7 @@ class _Stage:
 
     async def _first(self, transport: SocketTransport) -> Start | Resume:
         """The first message. Raises SilentError, ProtocolError, RateLimitedError, GoneError."""
-        if self._new >= _MOST_NEW:
+        if self._new >= self._most_new:
             raise RateLimitedError("too many connections wait here without saying what they want")
         self._new += 1
         try:
@@ -141,11 +153,12 @@ class _Stage:
             lambda: self._sessions,
         )
         opening = Opening(behind, self._desk, self._find, metrics, state.get("owner"))
-        wire = Wire(transport, self._limits.unread, self._limits.unread_bytes)
-        if isinstance(first, Start):
-            runner = await opening.begin(first, wire)
-        else:
-            runner = await opening.resume(first, wire)
+        per_second = first.rate * SAMPLE_BYTES[first.format] if isinstance(first, Start) else MOST_BINARY
+        early = Early(transport, self._limits.backlog_of(per_second))
+        wire = Wire(early, self._limits.unread, self._limits.unread_bytes)
+        runner = await early.heed(
+            opening.begin(first, wire) if isinstance(first, Start) else opening.resume(first, wire)
+        )
         state["facts"] = {"session": runner.session}
         self._count(1, metrics)
         try:

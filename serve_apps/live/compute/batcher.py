@@ -41,6 +41,8 @@ class Run:
     """The feed before it of the same stream, where that may be under way still."""
     waves: list[Array] = field(default_factory=list)
     """Of the pieces that are done."""
+    delays: list[int] = field(default_factory=list)
+    """Samples by which the pieces that were begun are late."""
     seconds: float = 0.0
     """Spent on the turns that it took part in."""
     waited: float = 0.0
@@ -61,6 +63,8 @@ class Run:
         if piece.settings != self.stream.settings:
             self.stream.change(piece.settings)
         self.stream.bypass = piece.bypass
+        if len(self.delays) == len(self.waves):
+            self.delays.append(self.stream.delay)
         return piece.samples[self._done : self._done + self.slice], piece.skip
 
     def took(self, wave: Array, began: float, seconds: float, together: int) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from rocktop_ray.errors import StateMissingError, StreamStateError
 from rocktop_ray.live.converter import LiveConverter
@@ -15,38 +16,80 @@ from serve_apps.live.compute.batcher import Run
 from serve_apps.live.engine import Feed
 from serve_apps.orders import VoiceRef
 
+UNUSED_SECONDS = 10.0
+"""After which a stream is given up. Who sings sends a block every second at least; one that comes later than that waits
+some milliseconds for its state. Whose gateway has died, or who went to another replica, is missed after it.
+"""
+
+
+@dataclass
+class _Kept:
+    """A stream after the feed that it was given last."""
+
+    seq: int
+    """Of the next block."""
+    run: Run
+    used: float
+
 
 class KeptStreams:
-    """At most ``most`` streams, each with the feed that it was given last, done or not; the longest unused goes first.
+    """At most ``most`` streams, each with the feed that it was given last, done or not; the longest unused goes first,
+    and after ``UNUSED_SECONDS`` in any case: a stream holds its voices.
 
-    Used by one thread.
+    Used by one thread, on an event loop.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._runs: OrderedDict[str, tuple[int, Run]] = OrderedDict()
+        self._streams: OrderedDict[str, _Kept] = OrderedDict()
+        self._looks = float("-inf")
+        """When somebody looks for unused ones next."""
 
     def __len__(self) -> int:
-        return len(self._runs)
+        return len(self._streams)
 
     def put(self, session: str, seq: int, run: Run) -> None:
         """Keep the stream of a feed that takes it to before block ``seq``."""
-        self._runs[session] = (seq, run)
-        self._runs.move_to_end(session)
-        while len(self._runs) > self._most:
-            self._runs.popitem(last=False)
+        loop = asyncio.get_running_loop()
+        self._streams[session] = _Kept(seq, run, loop.time())
+        self._streams.move_to_end(session)
+        while len(self._streams) > self._most:
+            self._streams.popitem(last=False)
+        if self._looks < loop.time():
+            self._watch(loop)
 
     def last(self, feed: Feed) -> Run | None:
         """What the feed goes on from; None if that is not here."""
-        seq, run = self._runs.get(feed.session, (-1, None))
-        if run is None or seq != feed.seq or (run.stream.rate, run.stream.multiple) != (feed.rate, feed.multiple):
+        kept = self._streams.get(feed.session)
+        if kept is None or kept.seq != feed.seq:
             return None
-        return run
+        stream = kept.run.stream
+        return kept.run if (stream.rate, stream.multiple) == (feed.rate, feed.multiple) else None
 
     def drop(self, session: str, run: Run | None = None) -> None:
         """Keep it no longer; where ``run`` is given, only if that was its last."""
-        if run is None or self._runs.get(session, (-1, None))[1] is run:
-            self._runs.pop(session, None)
+        kept = self._streams.get(session)
+        if kept is not None and run in (None, kept.run):
+            del self._streams[session]
+
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._streams.clear()
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        pause = UNUSED_SECONDS / 2
+        self._looks = loop.time() + 2 * pause  # a loop that has ended looks no more, one that is busy does so late
+        loop.call_later(pause, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now, self._looks = loop.time(), float("-inf")
+        for session, kept in list(self._streams.items()):
+            if not kept.run.future.done():  # a long one
+                kept.used = now
+            elif now - kept.used > UNUSED_SECONDS:
+                del self._streams[session]
+        if self._streams:
+            self._watch(loop)
 
 
 def stream_of(

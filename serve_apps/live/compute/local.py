@@ -6,6 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -65,12 +66,13 @@ class LocalEngine:
         """See ``engine.LiveEngine``."""
         opened = await self._opened(voice)
         stream = LiveStream(opened.converter, settings, rate=rate, multiple=multiple)
+        cost = await self._costs.of(voice.id, opened)
         return StreamFacts(
             delay=stream.delay,
             hop=round(opened.converter.hop * rate / TAKE_RATE),
             exact=opened.converter.exact,
             settings_default=opened.defaults,
-            cost=await self._costs.of(voice.id, opened),
+            cost=cost if settings.formant else replace(cost, formant=0.0),
         )
 
     async def feed(self, feed: Feed, spare: Feed | None = None) -> Fed:
@@ -88,12 +90,12 @@ class LocalEngine:
         left = run.left or run.stream
         return Fed(
             waves=tuple(run.waves),
+            delays=tuple(run.delays),
             state=join_state(left, self._refs) if feed.want_state else None,
             seconds=run.seconds,
             waited=run.waited,
             replica=self._name,
             together=run.together,
-            delay=left.delay,
             queues=True,
         )
 
@@ -125,6 +127,7 @@ class LocalEngine:
     def close(self) -> None:
         """Stop the computing thread; what it had not done is cancelled."""
         self._costs.close()
+        self._kept.clear()
         self._batcher.close()
         if self._closing is not None:
             self._closing()

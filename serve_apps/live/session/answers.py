@@ -15,17 +15,18 @@ from serve_apps.live.session.tape import Block
 
 @dataclass(frozen=True)
 class Answer:
-    """A block and its answer."""
+    """A block and its answer, ``delay`` samples late."""
 
     block: Block
     audio: Audio
+    delay: int
 
 
 class Answers:
     """Blocks wait here for their sound.
 
     Args:
-        delay: samples by which answers are older than their blocks.
+        delay: samples by which answers are older than their blocks; another one once another voice has taken over.
         joiner: where the sound left off.
         at: position up to which all is answered.
         dry: the last ``delay`` samples of the take before ``at``; silence if left out.
@@ -45,6 +46,8 @@ class Answers:
         self._dry = np.zeros(delay, np.float32) if dry is None else dry
         self._dry_at = at - len(self._dry)
         self._rested, self._why = -1, Flags.NONE
+        self._turns: deque[tuple[int, int]] = deque()
+        """Positions from which on the delay is another one, and that."""
 
     def expect(self, block: Block) -> None:
         """A block to be answered."""
@@ -52,8 +55,9 @@ class Answers:
         self.waiting += 0 if block.known else len(block.samples)
         self._dry = np.concatenate([self._dry, block.samples])
 
-    def cover(self, position: int, wave: Array, *, rested: bool = False) -> None:
-        """The converted from ``position`` on. What was there already, or comes too late, is passed over.
+    def cover(self, position: int, wave: Array, delay: int, *, rested: bool = False) -> None:
+        """The converted from ``position`` on, ``delay`` samples late. What was there already, or comes too late, is
+        passed over.
 
         rested: it is the take, as the networks were left out.
         """
@@ -62,6 +66,8 @@ class Answers:
             return
         if rested:
             self._rested = end
+        if delay != (self._turns[-1][1] if self._turns else self.delay):
+            self._turns.append((position, delay))
         fresh = wave[max(self.covered, self.at) - position :] if end > self.at else wave[:0]
         self._wet = np.concatenate([self._wet, fresh])
         self.covered = end
@@ -102,6 +108,10 @@ class Answers:
     def _answer(self, why: Flags) -> Answer:
         block = self.blocks.popleft()
         length = len(block.samples)
+        while self._turns and self._turns[0][0] <= block.position:
+            _, delay = self._turns.popleft()
+            if not block.last or delay > self.delay:  # a flush that has begun becomes no shorter
+                self.delay = delay
         take = self.take(block.position, length)
         there = min(length, max(0, self.covered - self.at))
         fading = self.joiner.share < 1
@@ -121,7 +131,7 @@ class Answers:
         self._wet = self._wet[there:]
         self.at, self.waiting = block.end, self.waiting - (0 if block.known else length)
         self._forget()
-        return Answer(block, Audio(block.seq, block.position, np.concatenate(parts), flags))
+        return Answer(block, Audio(block.seq, block.position, np.concatenate(parts), flags), self.delay)
 
     def _forget(self) -> None:
         """Drop what of the take nobody can ask for any more; not each time, for that would copy all of it."""

@@ -12,14 +12,20 @@ class LiveClock:
     Args:
         rate: samples per second.
         slack: seconds that an answer may come after the next block was due.
-        credit: seconds of audio that may come at once besides what time allows: what was missed while a connection
-            was lost, and what a network may hold back.
+        credit: seconds of audio that may come at once besides what time allows: what a network may hold back.
+        level: seconds by which the client is ahead of time; below 0 for what it missed while a connection was lost, and
+            may send at once.
+        now: when that was so.
     """
 
-    def __init__(self, rate: int, slack: float, credit: float) -> None:
+    def __init__(
+        self, rate: int, slack: float, credit: float, *, level: float = 0.0, now: float = float("-inf")
+    ) -> None:
         self._rate, self._slack, self.credit = rate, slack, credit
         self._due = float("-inf")
-        self._ahead, self._at = 0.0, float("-inf")
+        self.level, self._at = level, now
+        self._least = min(0.0, level)
+        """Time that passes in silence is not saved up."""
 
     def due(self, now: float, samples: int, held: int, hop: int) -> float:
         """Until when a block that came now is to be answered: before the next one comes, give or take the slack.
@@ -36,9 +42,9 @@ class LiveClock:
 
     def ahead(self, now: float, samples: int) -> float:
         """Count a block; the seconds by which the client is now further than it may be. 0 is well."""
-        self._ahead = max(0.0, self._ahead - (now - self._at) * (1 + DRIFT)) + samples / self._rate
+        self.level = max(self._least, self.level - (now - self._at) * (1 + DRIFT)) + samples / self._rate
         self._at = now
-        return max(0.0, self._ahead - self.credit)
+        return max(0.0, self.level - self.credit)
 
 
 class Budget:

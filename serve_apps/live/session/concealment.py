@@ -86,6 +86,8 @@ def predict(heard: Array, samples: int, order: int) -> Array:
     known = heard.astype(np.float64)
     windowed = known * np.hanning(len(known))
     lags = np.correlate(windowed, windowed, "full")[len(known) - 1 :][: order + 1]
+    if lags[0] <= 0:  # a lone sample where the window is 0: nothing is known of what it belongs to
+        return np.zeros(samples, np.float32)
     lags[0] *= 1 + 1e-6
     weights = linalg.solve_toeplitz(lags[:-1], lags[1:])[::-1]
     # Not scipy.signal: to import it takes a gateway as long as all else of its own.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rocktop_ray.live.messages import Audio, Flags
-from rocktop_ray.protocols import Array
+from serve_apps.live.engine import Fed
 from serve_apps.live.session.answers import Answer, Answers
 from serve_apps.live.session.concealment import Joiner
 from serve_apps.live.session.parking import Head, Save, Totals, shortly
@@ -50,9 +50,11 @@ class Course:
         self.head, self.how, self.asked = save.head, save.how, dict(save.asked)
         self.save, self.fed, self.delay = save, save.index, delay
         joiner = Joiner(save.head.rate, save.share, save.heard)
-        self.answers = Answers(delay, joiner, at=save.at, dry=save.dry, wet=save.wet)
+        self.answers = Answers(len(save.dry), joiner, at=save.at, dry=save.dry, wet=save.wet)
         self.tape = Tape(save.head.grid, seq=save.seq, position=save.at, index=save.index, fed=save.fed)
-        self.totals = save.totals
+        self.totals, self.began = save.totals, save.began
+        self.wishes = save.wishes
+        """Changes that the client asked for and that are not ready yet, in order."""
         self._outputs: deque[Audio] = deque(save.outputs)
         self._kept = round(kept_seconds * save.head.rate)
         self.ending, self.samples = False, 0
@@ -144,15 +146,13 @@ class Course:
         same = all(cut.how.voice == batch[0].how.voice for cut in found)
         return found if same and len(found) == most else None
 
-    def took(
-        self, batch: Sequence[Cut], waves: Sequence[Array], state: bytes | None, rested: Sequence[bool]
-    ) -> list[Answer]:
+    def took(self, batch: Sequence[Cut], fed: Fed, rested: Sequence[bool]) -> list[Answer]:
         """The engine's answer to a batch; the answers that it makes possible."""
-        for cut, wave, rest in zip(batch, waves, rested, strict=True):
-            self.answers.cover(cut.position, wave, rested=rest)
+        for cut, wave, delay, rest in zip(batch, fed.waves, fed.delays, rested, strict=True):
+            self.answers.cover(cut.position, wave, delay, rested=rest)
         answers = self._count(self.answers.ready())
-        if state is not None and self.answers.covered == batch[-1].end:
-            self._keep(batch[-1], state)
+        if fed.state is not None and self.answers.covered == batch[-1].end:
+            self._keep(batch[-1], fed.state)
         return answers
 
     def overdue(self, now: float, why: Flags) -> list[Answer]:
@@ -166,7 +166,7 @@ class Course:
     def parked(self) -> Save:
         """The save with all that came since."""
         blocks = tuple(block for block in self.tape.blocks if not block.last)
-        return replace(self.save, how=self.how, asked=self.asked, blocks=blocks)
+        return replace(self.save, how=self.how, asked=self.asked, began=self.began, blocks=blocks, wishes=self.wishes)
 
     def _keep(self, last: Cut, state: bytes) -> None:
         """Everything up to the end of a piece is behind the state."""
@@ -180,7 +180,7 @@ class Course:
             head=self.head,
             how=self.how,
             asked=self.asked,
-            made=time.time(),
+            began=self.began,
             index=last.index + 1,
             fed=last.end,
             state=state,
@@ -192,9 +192,12 @@ class Course:
             heard=self.answers.joiner.heard,
             outputs=outputs,
             totals=self.totals,
+            wishes=self.wishes,
         )
 
     def _count(self, answers: list[Answer]) -> list[Answer]:
+        if self.ending:
+            answers = [fit for answer in answers if (fit := self._fit(answer)) is not None]
         for answer in answers:
             if not answer.block.last:
                 self._outputs.append(answer.audio)
@@ -206,3 +209,10 @@ class Course:
                 totals.bypassed + bool(flags & Flags.BYPASS),
             )
         return answers
+
+    def _fit(self, answer: Answer) -> Answer | None:
+        """Of the flush as much as the stream is late. While voices change, nobody knew that when the end came."""
+        room = answer.delay - (answer.audio.position - self.samples)
+        if not answer.block.last or room >= len(answer.audio.samples):
+            return answer
+        return replace(answer, audio=replace(answer.audio, samples=answer.audio.samples[:room])) if room > 0 else None

@@ -138,8 +138,7 @@ class Feeder:
             await self._mourn(error)
             return
         self._recovered(feed, fed)
-        course.answers.delay = fed.delay or course.answers.delay
-        self._line.told(course.took(given.batch, fed.waves, fed.state, given.rested))
+        self._line.told(course.took(given.batch, fed, given.rested))
 
     async def _drop(self) -> None:
         """Nobody waits for what is under way any more."""

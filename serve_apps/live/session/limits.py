@@ -40,14 +40,25 @@ class LiveLimits:
     """By which a live client may be ahead of real time: what a network holds back, and sends at once."""
     texts: tuple[float, float] = (50.0, 400.0)
     """Text messages: in a second, and at once."""
-    blocks: tuple[float, float] = (1000.0, 5000.0)
-    """Blocks, the same."""
+    blocks: float = 4.0
+    """Live, blocks in a second for each that the usual length makes: as many are what a session was let in for."""
+    most_blocks: float = 1000.0
+    """In a second, whatever the usual length."""
+    voices: tuple[float, float] = (1.0, 5.0)
+    """Changes of the voice, in a second and at once: each has several voices computed for a while."""
     most_waiting: int = 4000
     """Blocks that may wait for their answer."""
 
     def window_of(self, live: bool, block: float) -> float:
         """Seconds of audio that may wait for answers: two blocks at least, and live what may be late."""
         return max(self.window, 2 * block + self.slack) if live else max(self.free_window, 2 * block)
+
+    def block_budget(self, usual: float, catch_up: float) -> tuple[float, float]:
+        """Blocks in a second, and at once, of a client whose usual blocks are ``usual`` a second; ``catch_up``: seconds
+        of audio that may come at once.
+        """
+        each = min(self.most_blocks, self.blocks * usual)
+        return each, max(16.0, each * (self.ahead + catch_up))
 
     def backlog_of(self, bytes_per_second: int) -> float:
         """Bytes that may lie here; headers are a small part of blocks of a sensible length."""

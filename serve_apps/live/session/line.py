@@ -24,11 +24,14 @@ class Line:
     Args:
         received: number of the last answer that the client got on another connection; -1 for none.
         window: seconds of audio that may wait for their answers.
+        spare: seconds of audio besides that may lie here, answers to which the client says it has.
     """
 
-    def __init__(self, course: Course, wire: Wire, tally: Tally, received: int, window: float) -> None:
+    def __init__(self, course: Course, wire: Wire, tally: Tally, received: int, window: float, spare: float) -> None:
         self._course, self._wire, self._tally = course, wire, tally
-        self.received, self.window = received, window
+        self.received, self.window, self._spare = received, window, spare
+        self._delay = course.answers.delay
+        """That the client was told."""
         self.room, self.news = asyncio.Event(), asyncio.Event()
         """Set while more may be read from a client in no hurry; and when blocks came or were answered."""
         self.room.set()
@@ -43,8 +46,7 @@ class Line:
 
     def applied(self) -> None:
         """A change holds from the next block on."""
-        course, how = self._course, self._course.how
-        self.post(Applied(asdict(how.settings), how.voice.name, how.bypass, course.tape.seq, course.delay))
+        self._apply(self._course.tape.seq, self._course.answers.delay)
 
     def again(self) -> None:
         """Answers of another connection that the client may not have got."""
@@ -57,6 +59,8 @@ class Line:
         head = self._course.head
         self._tally.answered_at(time.monotonic(), answers, head.rate)
         for answer in answers:
+            if answer.delay != self._delay:  # another voice has taken over
+                self._apply(answer.audio.seq, answer.delay)
             if answer.audio.seq > self.received:
                 self._wire.post(pack_audio(answer.audio, head.format))
         self.look()
@@ -65,8 +69,11 @@ class Line:
     def look(self) -> None:
         """Whether there is room: nothing may pile up, neither before the engine nor on the way out."""
         course = self._course
+        # Blocks that the client says it has answers to wait for none, but they lie here all the same.
+        held = course.tape.position - course.answers.at
         full = (
             course.waiting > self.window
+            or held > (self.window + self._spare) * course.head.rate
             or len(course.answers.blocks) > _MOST_BLOCKS
             or self._wire.queued > 4 * self.window * course.head.rate
         )
@@ -74,3 +81,7 @@ class Line:
             self.room.clear()
         else:
             self.room.set()
+
+    def _apply(self, seq: int, delay: int) -> None:
+        self._delay, how = delay, self._course.how
+        self.post(Applied(asdict(how.settings), how.voice.name, how.bypass, seq, delay))

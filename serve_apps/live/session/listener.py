@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 
-from rocktop_ray.errors import ProtocolError, RocktopError
+from rocktop_ray.errors import ProtocolError
 from rocktop_ray.live.messages import Audio, Bypass, Change, ChangeVoice, End, Ping, Pong, Problem, Resume, Start
 from rocktop_ray.live.protocol import parse_client
 from serve_apps.live.session.changes import Changes, Chosen
@@ -23,7 +23,8 @@ class Listener:
     """Puts blocks into the course.
 
     Args:
-        catch_up: seconds of audio that may come at once and have no deadlines, as a connection was lost.
+        level: seconds by which the client is ahead of time; below 0 for what it missed as a connection was lost.
+        catch_up: seconds of audio that have no deadlines, for the same reason.
         explain: an error as the client may see it.
         wake: called when there may be pieces to be fed.
     """
@@ -34,6 +35,7 @@ class Listener:
         changes: Changes,
         line: Line,
         limits: LiveLimits,
+        level: float,
         catch_up: float,
         explain: Callable[[BaseException], Problem],
         wake: Callable[[], None],
@@ -41,16 +43,22 @@ class Listener:
         self._course, self._changes, self._line, self._limits = course, changes, line, limits
         self._explain, self._wake = explain, wake
         head = course.head
-        self._clock = LiveClock(head.rate, limits.slack, limits.ahead + line.window + catch_up)
+        now = time.monotonic()
+        self._clock = LiveClock(head.rate, limits.slack, limits.ahead + line.window, level=level, now=now)
         self._hurry_from = course.tape.position + round(catch_up * head.rate) if catch_up else 0
-        self._texts, self._blocks = Budget(*limits.texts), Budget(*limits.blocks)
+        self._texts, self._blocks = Budget(*limits.texts), Budget(
+            *limits.block_budget(head.rate / head.block, catch_up)
+        )
+        per_second, at_once = limits.voices
+        self._voices = Budget(per_second, at_once + catch_up * per_second)
         self._warned = float("-inf")
-        self.heard = time.monotonic()
+        self.heard = now
         """When the client last said something."""
 
     async def run(self, wire: Wire) -> None:
         """Listen for ever. Raises GoneError, ProtocolError, TooMuchError, and what ``Changes.uneven`` raises."""
         head = self._course.head
+        self._changes.begin(self._course, self._changed)
         while True:
             await self._line.room.wait()
             message = parse_client(await wire.receive(), head.format, head.rate)
@@ -85,11 +93,12 @@ class Listener:
                 f"{audio.position}: blocks follow each other without gaps"
             )
         if course.tape.seq == 0 and length % course.tape.grid:
-            await self._changes.uneven(course)
+            await self._changes.uneven()
             self._line.applied()
         due, ahead = math.inf, 0.0
         if course.head.live:
             ahead = self._clock.ahead(now, length)
+            course.began = time.time() - (audio.position + length) / course.head.rate + self._clock.level
             if audio.position >= self._hurry_from:
                 held = course.tape.held(audio.position + length)
                 due = self._clock.due(now, length, held, self._changes.chosen.facts.hop)
@@ -118,13 +127,15 @@ class Listener:
         if isinstance(message, Bypass):
             course.how = How(course.how.voice, course.how.settings, message.on)
             self._line.applied()
+        elif isinstance(message, ChangeVoice) and not self._voices.take(self.heard):
+            self._line.notice("refused", "too many voices in too short a time: choose more slowly")
         else:
-            self._changes.ask(course, message, self._changed)
+            self._changes.ask(message)
 
-    def _changed(self, chosen: Chosen | RocktopError) -> None:
+    def _changed(self, chosen: Chosen | Exception) -> None:
         """A change was made ready, or refused."""
         course = self._course
-        if isinstance(chosen, RocktopError):
+        if isinstance(chosen, Exception):
             self._line.notice("refused", self._explain(chosen).detail)
         elif not course.ending:
             course.asked, course.delay = chosen.asked, chosen.facts.delay

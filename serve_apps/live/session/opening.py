@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import secrets
 import time
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 from rocktop_ray.errors import RocktopError, SessionGoneError
 from rocktop_ray.live.messages import Resume, Start
+from rocktop_ray.settings import ConvertSettings
 from serve_apps.ids import uuid7
 from serve_apps.live.engine import Desk
 from serve_apps.live.session.changes import Changes, Chosen, FindVoice, choose
@@ -42,10 +44,12 @@ class Opening:
         voice = await self.find(start.voice)
         # Without deadlines the delay is nobody's concern, and blocks of any length are answered at once.
         block = start.block if start.pace == "live" else 1
-        grid, chosen = await grid_of(self.behind.engine, voice, start.rate, block, start.settings)
-        head = Head(uuid7(), self.owner, start.rate, start.format, start.block, grid, start.pace)
-        seat = Seat(self.desk, head.session, secrets.token_urlsafe(24))
-        await seat.admit(voice, head, chosen.facts.cost)
+        ConvertSettings.from_mapping(start.settings)  # told before anybody asks whether there is room
+        seat = Seat(self.desk, uuid7(), secrets.token_urlsafe(24))
+        async with seat.reserved(voice, start.rate, start.pace == "live"):
+            grid, chosen = await grid_of(self.behind.engine, voice, start.rate, block, start.settings)
+            head = Head(seat.session, self.owner, start.rate, start.format, start.block, grid, start.pace)
+            await seat.admit(voice, head, chosen.facts.cost)
         how = How(voice, chosen.settings, start.bypass)
         self.metrics.live_began(chosen.facts.delay / head.rate)
         return self._runner(fresh_save(head, how, dict(start.settings), chosen.facts.delay), chosen, seat, wire)
@@ -66,17 +70,23 @@ class Opening:
             voice, head = save.how.voice, save.head
             chosen = await choose(self.behind.engine, voice, head.rate, head.grid, save.asked)
             await seat.admit(voice, head, chosen.facts.cost)
-        except RocktopError:
+        except (RocktopError, asyncio.CancelledError):
             await seat.leave(keep=math.inf)
             raise
-        away = min(max(0.0, time.time() - save.made), self.behind.limits.resume) + _NETWORK
-        return self._runner(save, chosen, seat, wire, received=resume.received, catch_up=away)
+        return self._runner(save, chosen, seat, wire, received=resume.received, again=True)
 
     def _runner(
-        self, save: Save, chosen: Chosen, seat: Seat, wire: Wire, *, received: int = -1, catch_up: float = 0.0
+        self, save: Save, chosen: Chosen, seat: Seat, wire: Wire, *, received: int = -1, again: bool = False
     ) -> Runner:
         window = self.behind.limits.window_of(save.head.live, save.head.block / save.head.rate)
         course = Course(save, chosen.facts.delay, window + 0.5)
         changes = Changes(self.behind.engine, self.find, seat, chosen)
         tally = Tally(self.metrics)
-        return Runner(self.behind, course, changes, seat, wire, tally, received=received, catch_up=catch_up)
+        level = catch_up = 0.0
+        if again:
+            # Only the time that has passed since it began tells what may come: resuming gives nothing by itself.
+            level = max(course.seconds - (time.time() - save.began), -self.behind.limits.resume)
+            catch_up = max(0.0, -level) + _NETWORK
+        return Runner(
+            self.behind, course, changes, seat, wire, tally, received=received, level=level, catch_up=catch_up
+        )

@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 
 from rocktop_ray.errors import RocktopError, SessionGoneError, StreamStateError
-from rocktop_ray.live.messages import Audio, Flags, Format, Pace
+from rocktop_ray.live.messages import Audio, Change, ChangeVoice, Flags, Format, Pace
 from rocktop_ray.protocols import Array
 from rocktop_ray.settings import ConvertSettings
 from serve_apps.live.session.tape import Block, How
 from serve_apps.orders import VoiceRef
 
-_MAGIC = b"rocktop-session-1\n"
+_MAGIC = b"rocktop-session-2\n"
+Wish = Change | ChangeVoice
+"""A change that is not ready yet."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,10 @@ class Save:
     how: How
     asked: dict[str, Any]
     """The settings that the client chose itself; the others are the voice's."""
-    made: float
-    """Seconds since 1970."""
+    began: float
+    """Where the stream's clock was 0: seconds since 1970 at which it would have begun, had its client kept to real time
+    ever since. Tells on every connection how far ahead the client is, so gateways' clocks must agree to a second.
+    """
     index: int
     fed: int
     state: bytes | None
@@ -83,6 +87,8 @@ class Save:
     totals: Totals
     blocks: tuple[Block, ...] = ()
     """Those that came since, from ``seq`` on."""
+    wishes: tuple[Wish, ...] = ()
+    """Changes that were not ready: the client may not have them any more."""
 
 
 def pack_save(save: Save) -> bytes:
@@ -100,11 +106,12 @@ def pack_save(save: Save) -> bytes:
         "head": asdict(save.head),
         "hows": [_plain(how) for how in hows],
         "asked": save.asked,
-        "numbers": [save.made, save.index, save.fed, save.seq, save.at, save.share],
+        "numbers": [save.began, save.index, save.fed, save.seq, save.at, save.share],
         "totals": asdict(save.totals),
         "arrays": [len(save.dry), len(save.wet), len(save.heard)],
         "outputs": [[out.seq, out.position, int(out.flags), len(out.samples)] for out in save.outputs],
         "blocks": [[len(block.samples), number] for block, number in zip(save.blocks, numbers, strict=True)],
+        "wishes": [wish.voice if isinstance(wish, ChangeVoice) else wish.settings for wish in save.wishes],
         "state": -1 if save.state is None else len(save.state),
     }
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -124,7 +131,7 @@ def unpack_save(data: bytes) -> Save:
         header = json.loads(data[start : start + size])
         waves = _Waves(data, start + size)
         hows = [_how(entry) for entry in header["hows"]]
-        made, index, fed, seq, at, share = header["numbers"]
+        began, index, fed, seq, at, share = header["numbers"]
         dry, wet, heard = (waves.next(length) for length in header["arrays"])
         outputs = tuple(
             Audio(number, position, waves.next(length), Flags(flags))
@@ -139,7 +146,7 @@ def unpack_save(data: bytes) -> Save:
             head=Head(**header["head"]),
             how=hows[0],
             asked=dict(header["asked"]),
-            made=made,
+            began=began,
             index=index,
             fed=fed,
             state=state,
@@ -152,6 +159,7 @@ def unpack_save(data: bytes) -> Save:
             outputs=outputs,
             totals=Totals(**header["totals"]),
             blocks=tuple(blocks),
+            wishes=tuple(_wish(entry) for entry in header.get("wishes", ())),
         )
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, struct.error, RocktopError) as error:
         raise StreamStateError(f"the parked session cannot be read ({error}): begin a new one") from error
@@ -206,3 +214,7 @@ def _plain(how: How) -> dict[str, Any]:
 
 def _how(values: dict[str, Any]) -> How:
     return How(VoiceRef(*values["voice"]), ConvertSettings.from_mapping(values["settings"]), values["bypass"])
+
+
+def _wish(value: str | dict[str, Any]) -> Wish:
+    return ChangeVoice(value) if isinstance(value, str) else Change(dict(value))

@@ -34,6 +34,8 @@ _LOOK = 0.25
 """Seconds between two looks at whether this gateway is to stop."""
 _MOMENT, _MOVE_SECONDS, _LEAVE_SECONDS = 1.5, 20.0, 5.0
 """For the desk to answer, which may be starting itself; Serve waits ``app.SHUTDOWN_SECONDS`` for a gateway."""
+_UNUSED_SECONDS = 15.0
+"""That a session without any block waits for its client: there is little to go on with."""
 _log = logging.getLogger(__name__)
 
 
@@ -58,7 +60,8 @@ class Runner:
         course: the session, new or resumed.
         changes: with the voice that it begins with.
         received: number of the last answer that the client got on another connection; -1 for none.
-        catch_up: seconds of audio that may come without deadlines, as a connection was lost.
+        level: seconds by which the client is ahead of time; below 0 for what it missed as a connection was lost.
+        catch_up: seconds of audio that may come without deadlines, for the same reason.
     """
 
     def __init__(
@@ -71,15 +74,18 @@ class Runner:
         tally: Tally,
         *,
         received: int = -1,
+        level: float = 0.0,
         catch_up: float = 0.0,
     ) -> None:
         head, limits = course.head, behind.limits
         self._behind, self._limits, self._course, self._changes = behind, limits, course, changes
         self._seat, self._wire, self._tally = seat, wire, tally
         window = limits.window_of(head.live, head.block / head.rate)
-        self._line = Line(course, wire, tally, received, window)
+        self._line = Line(course, wire, tally, received, window, limits.beyond)
         self._feeder = Feeder(course, behind.engine, limits, tally, self._line)
-        self._listener = Listener(course, changes, self._line, limits, catch_up, behind.explain, wake=self._feeder.wake)
+        self._listener = Listener(
+            course, changes, self._line, limits, level, catch_up, behind.explain, wake=self._feeder.wake
+        )
         self._parked: Save | None = None
         self._house = House(0, 0.0)
         self._counted = course.totals
@@ -128,7 +134,7 @@ class Runner:
 
     def _begin(self) -> None:
         course, head = self._course, self._course.head
-        delay = course.delay
+        delay = course.answers.delay
         started = Started(
             session=head.session,
             secret=self._seat.secret,
@@ -155,12 +161,15 @@ class Runner:
         ending = ending_of(error)
         if not isinstance(error, RocktopError | Finished | GoneError):
             _log.error("live session failed", exc_info=error, extra={"session": self._seat.session})
+        reason = error.message if isinstance(error, DrainingError) else "the stream has ended"
         if ending.code is not None and not isinstance(error, Finished | DrainingError):
+            problem = self._behind.explain(error)
+            reason = problem.detail  # the error's own words may tell places of this machine
             with contextlib.suppress(SilentError):
-                self._line.post(self._behind.explain(error))
-        await self._leave(ending.keep if self._course.tape.seq else 0.0)
+                self._line.post(problem)
+        await self._leave(ending.keep if self._course.tape.seq else min(ending.keep, _UNUSED_SECONDS))
         if ending.code is not None:
-            await self._wire.close(ending.code, _reason(error))
+            await self._wire.close(ending.code, reason)
         return ending
 
     async def _leave(self, keep: float) -> None:
@@ -266,9 +275,3 @@ class Runner:
         if save is not self._parked:
             await self._seat.park(pack_save(save))
             self._parked = save
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, Finished):
-        return "the stream has ended"
-    return error.message if isinstance(error, RocktopError) else "something went wrong here"

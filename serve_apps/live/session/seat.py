@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
-from serve_apps.live.engine import Desk, HopCost, House
+from rocktop_ray.errors import RocktopError
+from serve_apps.live.engine import RENEW_SECONDS, Desk, HopCost, House
 from serve_apps.live.session.parking import Head
 from serve_apps.orders import VoiceRef
 
@@ -22,6 +26,22 @@ class Seat:
         cost = replace(cost, blocks=head.rate / head.block)
         await self._desk.admit(self.session, voice, head.rate, head.live, sitting=self._sitting, cost=cost)
 
+    @asynccontextmanager
+    async def reserved(self, voice: VoiceRef, rate: int, live: bool) -> AsyncIterator[None]:
+        """Sit, before anybody knows what it costs, while the voice is opened: who would find no place opens nothing.
+        Left at once if that fails.
+        """
+        nothing = HopCost(voice.id, 0.0, 0.0, 1.0)
+        await self._desk.admit(self.session, voice, rate, live, sitting=self._sitting, cost=nothing)
+        renewing = asyncio.create_task(self._renewing())
+        try:
+            yield
+        except BaseException:
+            await self.leave(keep=0.0)
+            raise
+        finally:
+            renewing.cancel()
+
     async def take(self) -> bytes:
         """What was parked; the session is ours from now on."""
         return await self._desk.take(self.session, self.secret, sitting=self._sitting)
@@ -37,3 +57,9 @@ class Seat:
     async def leave(self, *, keep: float) -> None:
         """Stand up. ``keep``: seconds for which somebody may come back."""
         await self._desk.leave(self.session, self._sitting, keep=keep)
+
+    async def _renewing(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            with suppress(RocktopError):  # it is asked for anew when the voice is open
+                await self.renew()

@@ -42,14 +42,16 @@ class Path:
         """Connect. Raises OSError, TimeoutError."""
         async with asyncio.timeout(_OPEN_SECONDS):
             reader, writer = await asyncio.open_connection(address.host, address.port, limit=BUFFER_BYTES)
-            quick(writer)
-            frames = FrameReader(reader)
-            writer.write(address.token)
             try:
+                quick(writer)
+                frames = FrameReader(reader)
+                writer.write(address.token)
                 await frames.read()
-            except EOFError as error:
+            except BaseException as error:
                 writer.close()
-                raise ConnectionRefusedError("the replica does not know its token") from error
+                if isinstance(error, EOFError):
+                    raise ConnectionRefusedError("the replica does not know its token") from error
+                raise
         return cls(address, frames, writer)
 
     @property

@@ -23,6 +23,8 @@ from serve_apps.orders import VoiceRef
 _WHO = "the process that computes streams"
 _DESK = "the desk of live sessions"
 _MOST_LOSSES = 6
+_MOVE_SECONDS = 30.0
+"""For which the state of a session that moves waits for its next block: the client may be gone."""
 _SMALL = 1 << 20
 """Bytes of a state up to which it goes by gRPC, which is faster."""
 _log = logging.getLogger(__name__)
@@ -73,9 +75,19 @@ class ServeEngine:
             return await self._at(path, before, feed, spare)
         fed = await self._at(path, before, replace(feed, want_state=True), spare)
         if fed.state is not None:
-            self._moving[feed.session] = (feed.seq + len(feed.pieces), fed.state)
-            self._paths.part(feed.session)
+            self._move(feed.session, feed.seq + len(feed.pieces), fed.state)
         return replace(fed, queues=False)
+
+    def _move(self, session: str, seq: int, state: bytes) -> None:
+        """Let the session's next block, number ``seq``, find another replica, and take the state along."""
+        self._moving[session] = (seq, state)
+        self._paths.part(session)
+
+        def give_up() -> None:
+            if self._moving.get(session, (-1, b""))[0] == seq:
+                del self._moving[session]
+
+        asyncio.get_running_loop().call_later(_MOVE_SECONDS, give_up)
 
     async def _at(self, path: Path, before: Path | None, feed: Feed, spare: Feed | None) -> Fed:
         """The answer of ``path``; of another one if that is silent and there is a spare. ``before``: where the session
@@ -90,7 +102,8 @@ class ServeEngine:
         fed, answered = await hedged(path, ("feed", (call,)), ("feed", (spare,)), other)
         if answered is not path:
             self._paths.settle(feed.session, answered, feed.voice)
-        return replace(fed, waves=fed.waves[-len(feed.pieces) :])
+        asked = slice(-len(feed.pieces), None)
+        return replace(fed, waves=fed.waves[asked], delays=fed.delays[asked])
 
     async def forget(self, session: str) -> None:
         """See ``engine.LiveEngine``."""
