@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 
 import numpy as np
@@ -36,6 +37,7 @@ class TinyVoices:
 
     def __init__(self) -> None:
         self.opened: list[str] = []
+        self._guard = threading.Lock()
 
     def ready(self, ref: VoiceRef) -> LiveVoice | None:
         return self._voice(ref) if ref.id in self.opened else None
@@ -45,7 +47,8 @@ class TinyVoices:
         return self._voice(ref)
 
     def _voice(self, ref: VoiceRef) -> LiveVoice:
-        return LiveVoice(tiny_converter(ref.id), ConvertSettings(key=1.0))
+        with self._guard:  # one for all: those who are fed together share it
+            return LiveVoice(tiny_converter(ref.id), ConvertSettings(key=1.0))
 
 
 def take(seconds: float, seed: int = 0, rate: int = RATE) -> Array:

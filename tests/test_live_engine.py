@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
@@ -146,12 +147,18 @@ def test_sessions_are_computed_together_and_change_nothing(engine: LocalEngine) 
     sent = [feeds(f"s{n}", ("anna", "berta")[n == 3], blocks) for n, blocks in enumerate(takes)]
 
     async def together() -> list[tuple[Array, list[Fed]]]:
-        return await asyncio.gather(*(fed_all(engine, own) for own in sent))
+        busy = threading.Event()
+        engine._batcher.call(busy.wait)
+        coming = asyncio.gather(*(fed_all(engine, own) for own in sent))
+        while engine._batcher.waiting < len(sent):
+            await asyncio.sleep(0.001)
+        busy.set()
+        return await coming
 
     results = asyncio.run(together())
     for n, (wave, _) in enumerate(results):
         assert np.abs(wave - whole(("anna", "berta")[n == 3], takes[n])).max() < 1e-5
-    assert max(answer.together for _, answers in results[:3] for answer in answers) > 1
+    assert [answers[0].together for _, answers in results[:3]] == [3, 3, 3]
     assert all(answer.together == 1 for answer in results[3][1])
 
 
